@@ -1,0 +1,125 @@
+"""Bytes over gevent's sockets, and gevent-websocket's handler out of the way.
+
+The only file that imports gevent.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import typing as t
+
+import gevent
+from gevent.hub import get_hub
+from gevent.monkey import get_original
+from gevent.pywsgi import WSGIHandler
+
+from .base import T
+from .base import Transport
+
+# The real ones, whether or not the program is monkey-patched.
+_native_thread = get_original("threading", "get_ident")
+_native_lock = get_original("_thread", "allocate_lock")
+
+_READ, _WRITE = 1, 2
+
+
+class GeventTransport(Transport):
+    """Waits in gevent's hub.
+
+    Greenlets of one hub never run at once, so what does not wait needs no lock.
+    Other native threads hand their calls to the hub of the connection.
+    """
+
+    def __init__(self, sock: socket.socket, early: bytes = b"") -> None:
+        super().__init__(sock, early)
+        self._hub = get_hub()
+        self._thread = _native_thread()
+        self._greenlet = gevent.getcurrent()
+
+    def run(self, function: t.Callable[..., T], *args: t.Any) -> T:
+        return function(*args)
+
+    def call(self, function: t.Callable[..., T], *args: t.Any) -> T:
+        if _native_thread() == self._thread:
+            return function(*args)
+        greenlet: list[gevent.Greenlet[..., T]] = []
+        done = _native_lock()
+        done.acquire()
+
+        def start() -> None:
+            greenlet.append(gevent.spawn(_capture, function, args))
+            greenlet[0].rawlink(lambda _: done.release())
+
+        self._hub.loop.run_callback_threadsafe(start)
+        done.acquire()
+        return t.cast(T, _release(greenlet[0].value))
+
+    def spawn(self, function: t.Callable[[], object]) -> None:
+        gevent.spawn(function)
+
+    def call_later(self, seconds: float, function: t.Callable[[], object]) -> None:
+        gevent.spawn_later(seconds, function)
+
+    def is_serving(self) -> bool:
+        return gevent.getcurrent() is self._greenlet
+
+    def _wait_readable(self, timeout: float | None) -> bool:
+        return self._wait(_READ, timeout)
+
+    def _wait_writable(self, timeout: float | None) -> bool:
+        return self._wait(_WRITE, timeout)
+
+    def _wait(self, event: int, timeout: float | None) -> bool:
+        # A watcher that outlives its descriptor aborts the process, so each
+        # wait makes and closes its own.
+        watcher = self._hub.loop.io(self._socket.fileno(), event)
+        try:
+            ready = False
+            with gevent.Timeout(timeout, False):
+                self._hub.wait(watcher)
+                ready = True
+            return ready
+        finally:
+            watcher.close()
+
+
+def _capture(function: t.Callable[..., t.Any], args: tuple[t.Any, ...]) -> tuple[t.Any, t.Any]:
+    """A greenlet that dies of an exception prints it; this one brings it back."""
+    try:
+        return function(*args), None
+    except BaseException as error:
+        return None, error
+
+
+def _release(outcome: tuple[t.Any, BaseException | None]) -> t.Any:
+    value, error = outcome
+    if error is not None:
+        raise error
+    return value
+
+
+def adopt_gevent_websocket(claims: t.Callable[[t.Any, t.Any], bool]) -> None:
+    """Keep gevent-websocket's handler from shaking hands for our applications.
+
+    It sends its 101 before the application is called, so that nothing could be
+    refused, no cookie set, no subprotocol or extension agreed. For the
+    applications that *claims* says are ours it runs pywsgi's own handler instead;
+    all others get what they always got.
+
+    :param claims: called with the WSGI application and the environ.
+    """
+    from geventwebsocket.handler import WebSocketHandler
+
+    original = WebSocketHandler.run_application
+    if hasattr(original, "flask_websockets"):
+        return
+
+    @functools.wraps(original)
+    def run_application(self: t.Any) -> t.Any:
+        if claims(self.application, self.environ):
+            return WSGIHandler.run_application(self)
+        return original(self)
+
+    run_application.flask_websockets = True  # type: ignore[attr-defined]
+    WebSocketHandler.run_application = run_application

@@ -1,0 +1,111 @@
+"""Which server lends its socket how.
+
+WSGI has no word for it, so each server is asked in its own way. A server that is
+asked for its socket keeps the descriptor and closes it when the application has
+returned; until then the connection is ours.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import ssl
+import typing as t
+
+from .base import Transport
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: For the error that a server without a socket to lend gets.
+SUPPORTED = (
+    "gevent's pywsgi (with or without gevent-websocket's WebSocketHandler), gunicorn "
+    "(worker classes gthread, gevent and gevent_pywsgi), flask run and app.run()"
+)
+
+
+class Lease(t.NamedTuple):
+    """A socket that a server lends, and how to take what it has read ahead.
+
+    :param sock: the socket.
+    :param take_early: gives what the server has read beyond the request.
+    :param theirs: the WebSocket of a server that has already answered 101 by itself.
+    """
+
+    sock: socket.socket
+    take_early: t.Callable[[], bytes]
+    theirs: t.Any = None
+
+    def open(self) -> Transport:
+        """Take the socket over for good."""
+        if self.theirs is not None:
+            self.theirs.closed = True  # or it would send a Close frame of its own
+        # The server's last read must not wait for bytes that are not there.
+        self.sock.settimeout(0)
+        early = self.take_early()
+        if _is_gevent(self.sock):
+            from .gevent import GeventTransport
+
+            return GeventTransport(self.sock, early)
+        from .threads import ThreadTransport
+
+        return ThreadTransport(self.sock, early)
+
+
+def lease_socket(environ: WSGIEnvironment) -> Lease | None:
+    """Ask the server behind *environ* for the connection's socket.
+
+    :return: None if it lends none.
+    """
+    stream = environ.get("wsgi.input")
+    theirs = environ.get("wsgi.websocket")
+    if theirs is not None:
+        # gevent-websocket's handler around an application that is not known to be
+        # ours: it has sent its 101. Take the socket from under its WebSocket.
+        handler = theirs.handler
+        return Lease(handler.socket, lambda: _read_ahead(handler.rfile), theirs)
+    sock = environ.get("werkzeug.socket") or environ.get("gunicorn.sock")
+    if sock is not None:
+        return Lease(sock, lambda: _read_ahead(stream))
+    sock = environ.get("gunicorn.socket")
+    if sock is not None:
+        return Lease(sock, lambda: _unread(stream))
+    # pywsgi hands out its buffered reader when an upgrade is asked for.
+    sock = getattr(getattr(stream, "raw", None), "_sock", None)
+    if sock is not None and _is_gevent(sock):
+        return Lease(sock, lambda: _read_ahead(stream))
+    return None
+
+
+def adopt_servers(claims: t.Callable[[t.Any, WSGIEnvironment], bool]) -> None:
+    """Make servers that upgrade by themselves leave it to us for our applications.
+
+    :param claims: whether a WSGI application is one of ours.
+    """
+    if importlib.util.find_spec("geventwebsocket") is not None:
+        from .gevent import adopt_gevent_websocket
+
+        adopt_gevent_websocket(claims)
+
+
+def _is_gevent(sock: object) -> bool:
+    return any(cls.__module__.startswith("gevent.") for cls in type(sock).__mro__)
+
+
+def _read_ahead(stream: t.Any) -> bytes:
+    """What a BufferedReader over a socket that does not block holds."""
+    try:
+        return t.cast(bytes, stream.read1(len(stream.peek())))
+    except (AttributeError, BlockingIOError, ssl.SSLWantReadError):
+        return b""  # not such a reader, or nothing there
+
+
+def _unread(body: t.Any) -> bytes:
+    """What gunicorn's parser read beyond the request."""
+    buffer = getattr(getattr(getattr(body, "reader", None), "unreader", None), "buf", None)
+    if buffer is None:
+        return b""
+    data: bytes = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return data

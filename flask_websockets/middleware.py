@@ -1,0 +1,125 @@
+"""The WSGI entry: let plain requests through, shake hands with the others, and serve.
+
+Knows WSGI and nothing of messages: a connection's life is the session's.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .drivers import lease_socket
+from .drivers import Transport
+from .handshake import Accepted
+from .handshake import ENVIRON_KEY
+from .handshake import Handshake
+from .protocol import CloseCode
+from .protocol import Protocol
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import WSGIEnvironment
+
+Fields = list[tuple[str, str]]
+
+_SWITCHING = "101 Switching Protocols"
+#: Fields of a response with a body, which a 101 has not (:rfc:`9110#section-15.2`).
+_BODY_FIELDS = frozenset({"content-length", "content-type", "transfer-encoding"})
+
+
+class WebSocketMiddleware:
+    """Serves the connections that the wrapped application answers with 101.
+
+    :param wsgi_app: the application, or what is wrapped around it already.
+    """
+
+    def __init__(self, wsgi_app: WSGIApplication) -> None:
+        self.wsgi_app = wsgi_app
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> t.Iterable[bytes]:
+        """Handle one request, or one connection from its handshake to its end."""
+        if "websocket" not in environ.get("HTTP_UPGRADE", "").lower():
+            return self.wsgi_app(environ, start_response)
+        handshake = environ[ENVIRON_KEY] = Handshake(lease_socket(environ))
+        response: list[tuple[str, Fields]] = []
+
+        def capture(status: str, fields: Fields, exc_info: t.Any = None) -> t.Any:
+            response[:] = [(status, fields)]
+            if handshake.accepted is not None and status.startswith("101"):
+                return _write_nothing
+            return start_response(status, fields, exc_info)
+
+        body = self.wsgi_app(environ, capture)
+        if not response:
+            return body  # an application that starts its response while it is read
+        status, fields = response[0]
+        if handshake.lease is None:
+            return body
+        if handshake.accepted is None or not status.startswith("101"):
+            if handshake.lease.theirs is None or status < "400":
+                return body
+            # The server has said 101 already, so the refusal is a close code.
+            _close_body(body)
+            _refuse(handshake.lease.open(), status)
+            return []
+        _close_body(body)
+        head = b"" if handshake.lease.theirs is not None else _head(fields)
+        transport = handshake.lease.open()
+        try:
+            _serve(transport, handshake.accepted, head)
+        finally:
+            transport.shut_down()
+        # For the server's log. Its bytes go nowhere: the socket is shut down.
+        start_response(_SWITCHING, fields)
+        return []
+
+
+def _serve(transport: Transport, accepted: Accepted, head: bytes) -> None:
+    session, protocol = accepted
+    ws = session.ws
+    try:
+        ws.open(transport, protocol, head, session.before_close)
+    except OSError:
+        return  # the client did not wait for its 101
+    try:
+        session.serve()
+    except BaseException:
+        # The server ends this greenlet or thread: no time for a closing handshake.
+        ws.abort(CloseCode.GOING_AWAY)
+        raise
+    finally:
+        ws.finish()
+        session.closed()
+        ws.hang_up()
+
+
+def _refuse(transport: Transport, status: str) -> None:
+    """Close a connection that a server has opened before it could be refused."""
+    try:
+        frame = Protocol.encode_close(CloseCode.POLICY_VIOLATION, status[:100])
+        transport.run(transport.queue, frame)
+        transport.flush(1.0)
+        transport.end_output()
+        transport.read(1.0)
+    except OSError:
+        pass
+    finally:
+        transport.shut_down()
+
+
+def _head(fields: Fields) -> bytes:
+    lines = [f"HTTP/1.1 {_SWITCHING}"]
+    lines += [f"{name}: {value}" for name, value in fields if name.lower() not in _BODY_FIELDS]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def _close_body(body: t.Any) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
+
+
+def _write_nothing(data: bytes) -> None:
+    """Stands in for the ``write`` of a response that has no body."""
