@@ -6,9 +6,13 @@ Knows WSGI and nothing of messages: a connection's life is the session's.
 from __future__ import annotations
 
 import typing as t
+from itertools import chain
+
+from werkzeug.wsgi import ClosingIterator
 
 from .drivers import lease_socket
 from .drivers import Transport
+from .drivers.servers import end_response
 from .handshake import Accepted
 from .handshake import ENVIRON_KEY
 from .handshake import Handshake
@@ -22,7 +26,6 @@ if t.TYPE_CHECKING:
 
 Fields = list[tuple[str, str]]
 
-_SWITCHING = "101 Switching Protocols"
 #: Fields of a response with a body, which a 101 has not (:rfc:`9110#section-15.2`).
 _BODY_FIELDS = frozenset({"content-length", "content-type", "transfer-encoding"})
 
@@ -53,7 +56,8 @@ class WebSocketMiddleware:
 
         body = self.wsgi_app(environ, capture)
         if not response:
-            return body  # an application that starts its response while it is read
+            # Middleware written as a generator calls the app when it is first read.
+            body = _start(body)
         status, fields = response[0]
         if handshake.lease is None:
             return body
@@ -71,9 +75,7 @@ class WebSocketMiddleware:
             _serve(transport, handshake.accepted, head)
         finally:
             transport.shut_down()
-        # For the server's log. Its bytes go nowhere: the socket is shut down.
-        start_response(_SWITCHING, fields)
-        return []
+        return end_response(start_response, fields)
 
 
 def _serve(transport: Transport, accepted: Accepted, head: bytes) -> None:
@@ -110,9 +112,16 @@ def _refuse(transport: Transport, status: str) -> None:
 
 
 def _head(fields: Fields) -> bytes:
-    lines = [f"HTTP/1.1 {_SWITCHING}"]
+    lines = ["HTTP/1.1 101 Switching Protocols"]
     lines += [f"{name}: {value}" for name, value in fields if name.lower() not in _BODY_FIELDS]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def _start(body: t.Iterable[bytes]) -> t.Iterable[bytes]:
+    """Read *body* up to its first piece, and give back the same from the beginning."""
+    iterator = iter(body)
+    first = next(iterator, b"")
+    return ClosingIterator(chain([first], iterator), getattr(body, "close", None))
 
 
 def _close_body(body: t.Any) -> None:

@@ -15,6 +15,7 @@ import typing as t
 from .base import Transport
 
 if t.TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
     from _typeshed.wsgi import WSGIEnvironment
 
 #: For the error that a server without a socket to lend gets.
@@ -75,6 +76,23 @@ def lease_socket(environ: WSGIEnvironment) -> Lease | None:
     if sock is not None and _is_gevent(sock):
         return Lease(sock, lambda: _read_ahead(stream))
     return None
+
+
+def end_response(start_response: StartResponse, fields: list[tuple[str, str]]) -> list[bytes]:
+    """Give the server what it needs to log the request, once the socket is shut down.
+
+    Whatever it still writes goes nowhere; each of them takes that for a client that
+    has left. pywsgi alone would log the error in place of the status.
+
+    :param fields: those of the 101.
+    :return: the response's body for the server.
+    """
+    start_response("101 Switching Protocols", fields)
+    handler = getattr(start_response, "__self__", None)
+    if hasattr(handler, "headers_sent") and hasattr(handler, "close_connection"):
+        handler.headers_sent = True
+        handler.close_connection = True
+    return []
 
 
 def adopt_servers(claims: t.Callable[[t.Any, WSGIEnvironment], bool]) -> None:

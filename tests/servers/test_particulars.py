@@ -1,0 +1,243 @@
+"""What only one server does: reloads, proxies, handlers with a mind of their own."""
+
+from __future__ import annotations
+
+import pathlib
+import signal
+import sys
+import textwrap
+import typing as t
+
+import pytest
+import websocket
+from harness import COMMANDS
+from harness import HANDSHAKE
+from harness import HERE
+from harness import needs
+from harness import open_raw
+from harness import Process
+from harness import read_to_end
+
+Start = t.Callable[..., Process]
+
+RELOADED = """
+from flask import Flask
+from flask_websockets import WebSockets
+
+app = Flask(__name__)
+sockets = WebSockets(app)
+
+@sockets.on_message
+def answer(message):
+    return "VERSION" if message else 1 / 0
+"""
+
+
+def test_a_change_reloads_flask_run_while_sockets_are_open(start: Start, tmp_path: pathlib.Path):
+    source = tmp_path / "reloaded.py"
+    source.write_text(RELOADED.replace("VERSION", "first"))
+    server = start(
+        [sys.executable, "-m", "flask", "--app", str(source), "--debug", "run", "--port", "PORT"]
+    )
+    client = server.connect()
+    client.send("hello")
+    assert client.recv() == "first"
+
+    source.write_text(RELOADED.replace("VERSION", "the second"))
+    server.wait_for_log("Restarting with")
+    with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionError)):
+        client.recv()
+
+    def second() -> bool:
+        try:
+            client = server.connect()
+        except OSError:
+            return False
+        client.send("hello")
+        assert client.recv() == "the second"
+        client.close()
+        return True
+
+    server.wait_for(second, "the new code answers")
+    assert "Traceback" not in server.log()
+
+
+def test_an_exception_shows_in_the_terminal_of_flask_run(start: Start, tmp_path: pathlib.Path):
+    source = tmp_path / "failing.py"
+    source.write_text(RELOADED)
+    server = start(
+        [sys.executable, "-m", "flask", "--app", str(source), "--debug", "run", "--port", "PORT"]
+    )
+    client = server.connect()
+    client.send("")
+    assert client.recv_close() == (1011, "")
+    client.shutdown()
+    server.wait_for_log("ZeroDivisionError: division by zero")
+    assert "in answer" in server.log()
+
+
+def test_ctrl_c_ends_pywsgi_with_sockets_open(start: Start):
+    server = start(COMMANDS["pywsgi"])
+    client = server.connect()
+    client.send("hello")
+    assert client.recv() == "hello"
+    # gevent raises the interrupt in whatever runs: wait until the server only waits.
+    status = pathlib.Path(f"/proc/{server.process.pid}/stat")
+    server.wait_for(lambda: status.read_text().rpartition(")")[2].split()[0] == "S", "it sleeps")
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(10) == 0
+    assert "Traceback" not in server.log()
+    client.shutdown()
+
+
+def test_under_gevent_websocket_another_app_gets_its_own_upgrade(
+    start: Start, tmp_path: pathlib.Path
+):
+    source = tmp_path / "both.py"
+    source.write_text(
+        textwrap.dedent("""\
+        import sys
+        from flask import Flask
+        from flask_websockets import WebSockets
+        from gevent import pywsgi
+        from geventwebsocket.handler import WebSocketHandler
+
+        WebSockets(Flask(__name__))
+
+        def theirs(environ, start_response):
+            socket = environ.get("wsgi.websocket")
+            if socket is None:
+                start_response("200 OK", [("Content-Length", "0")])
+                return []
+            socket.send("theirs: " + socket.receive())
+            return []
+
+        address = ("127.0.0.1", int(sys.argv[1]))
+        pywsgi.WSGIServer(address, theirs, handler_class=WebSocketHandler).serve_forever()
+        """)
+    )
+    server = start([sys.executable, str(source), "PORT"])
+    client = server.connect()
+    client.send("hello")
+    assert client.recv() == "theirs: hello"
+    client.shutdown()
+
+
+def test_gevent_websocket_says_101_before_an_app_that_is_hidden_from_it(start: Start):
+    server = start([*COMMANDS["geventwebsocket"][:-2], "geventwebsocket-hidden", "PORT"])
+    client = server.connect("/?name=ada")
+    client.send("hello")
+    assert client.recv() == "hello"
+    client.close()
+    server.wait_for_log("closed 1000")
+
+    with open_raw(server, "/guarded") as sock:
+        closing = read_to_end(sock)
+    assert closing == b"\x88\x12\x03\xf0401 UNAUTHORIZED"
+    assert "Traceback" not in server.log()
+
+
+def test_the_gunicorn_worker_of_gevent_websocket(start: Start):
+    command = [*COMMANDS["gunicorn-gevent"]]
+    command[command.index("gevent")] = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
+    server = start(command)
+    client = server.connect(subprotocols=["v1"])
+    assert client.getheaders()["sec-websocket-protocol"] == "v1"
+    client.send("hello")
+    assert client.recv() == "hello"
+    client.close()
+    server.wait_for_log("closed 1000")
+    assert "Traceback" not in server.log()
+
+
+def test_a_server_that_lends_no_socket_is_named(start: Start, tmp_path: pathlib.Path):
+    source = tmp_path / "plain.py"
+    source.write_text(
+        textwrap.dedent(f"""\
+        import sys
+        sys.path.insert(0, {str(HERE)!r})
+        from wsgiref.simple_server import make_server
+        from app import app
+        make_server("127.0.0.1", int(sys.argv[1]), app).serve_forever()
+        """)
+    )
+    server = start([sys.executable, str(source), "PORT"])
+    status, _, body = server.request("/guarded?key=1", HANDSHAKE)
+    assert status == 501
+    assert body == (
+        "WSGIServer/0.2 does not lend its socket to applications, so it cannot serve "
+        "WebSockets. These can: gevent's pywsgi (with or without gevent-websocket's "
+        "WebSocketHandler), gunicorn (worker classes gthread, gevent and gevent_pywsgi), "
+        "flask run and app.run().\n"
+    )
+    server.wait_for_log("does not lend its socket")
+    assert server.request("/")[::2] == (200, "a page")
+
+
+NGINX = """\
+daemon off;
+pid FOLDER/nginx.pid;
+error_log stderr;
+events {}
+http {
+    access_log off;
+    client_body_temp_path FOLDER/body; proxy_temp_path FOLDER/proxy;
+    fastcgi_temp_path FOLDER/fastcgi; uwsgi_temp_path FOLDER/uwsgi; scgi_temp_path FOLDER/scgi;
+    map $http_upgrade $connection_upgrade { default upgrade; '' close; }
+    server {
+        listen 127.0.0.1:LISTEN ssl;
+        ssl_certificate CERTIFICATE;
+        ssl_certificate_key KEY;
+        location / {
+            proxy_pass http://127.0.0.1:BACKEND;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Forwarded-Host $http_host;
+        }
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("name", ["pywsgi", "gunicorn-gevent", "gunicorn-gthread"])
+def test_behind_nginx_with_tls(
+    start: Start, tmp_path: pathlib.Path, certificate: dict[str, t.Any], name: str
+):
+    nginx = needs("nginx")
+    backend = start(COMMANDS[name], environ={"PROXY": "1"})
+    folder = tmp_path / "nginx"
+    folder.mkdir()
+    text = NGINX.replace("FOLDER", str(folder)).replace("BACKEND", str(backend.port))
+    for key in ("CERTIFICATE", "KEY"):
+        text = text.replace(key, certificate[key])
+
+    # nginx reads its port from a file, so the file is written once the port is known.
+    launcher = [
+        sys.executable,
+        "-c",
+        "import os, sys; path, port, *command = sys.argv[1:];"
+        "text = open(path).read().replace('LISTEN', port);"
+        "open(path, 'w').write(text); os.execv(command[0], command)",
+        str(folder / "nginx.conf"),
+        "PORT",
+        nginx,
+        "-p",
+        str(folder),
+        "-c",
+        str(folder / "nginx.conf"),
+    ]
+    (folder / "nginx.conf").write_text(text)
+    front = start(launcher, tls=certificate["context"])
+
+    client = front.connect("/?name=ada")
+    client.send("URL")
+    assert client.recv() == f"wss://localhost:{front.port}/"
+    client.send("VISITS")
+    assert client.recv() == "1 ada"
+    client.close()
+    backend.wait_for_log("closed 1000")
+    assert front.request("/guarded", HANDSHAKE)[0] == 401
+    assert front.request("/guarded")[0] == 426
