@@ -1,0 +1,498 @@
+from __future__ import annotations
+
+import re
+import socket
+import typing as t
+
+import pytest
+import websocket
+from conftest import Server
+from flask import abort
+from flask import Blueprint
+from flask import Flask
+from flask import g
+from flask import jsonify
+from flask import make_response
+from flask import redirect
+from flask import request
+from flask import session
+from flask_login import login_required
+from flask_login import login_user
+from flask_login import LoginManager
+from flask_login import UserMixin
+from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from flask_websockets import HandshakeError
+from flask_websockets import WebSockets
+from flask_websockets import ws
+
+Serve = t.Callable[[Flask], Server]
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+FIELDS = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": KEY,
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def shake(
+    server: Server,
+    path: str = "/",
+    method: str = "GET",
+    protocol: str = "HTTP/1.1",
+    **changes: str | None,
+) -> tuple[int, str, str]:
+    """Send a handshake with some fields changed or, with None, left out.
+
+    Returns the status, the head and the body of the response.
+    """
+    fields = {**FIELDS, **{name.replace("_", "-"): value for name, value in changes.items()}}
+    lines = [f"{method} {path} {protocol}", f"Host: 127.0.0.1:{server.port}"]
+    lines += [f"{name}: {value}" for name, value in fields.items() if value is not None]
+    with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+        sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        data = b""
+        while b"\r\n\r\n" not in data:
+            piece = sock.recv(65536)
+            assert piece, data
+            data += piece
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        while length and method != "HEAD" and len(body) < int(length[1]):
+            body += sock.recv(65536)
+    return int(head.split()[1]), head.decode("latin-1"), body.decode("latin-1")
+
+
+def field(head: str, name: str) -> list[str]:
+    """The values of a field in a response's head."""
+    lines = [line.partition(":") for line in head.split("\r\n")[1:]]
+    return [value.strip() for key, _, value in lines if key.lower() == name.lower()]
+
+
+def test_the_accept_key_answers_the_key(app: Flask, serve: Serve):
+    WebSockets(app)
+    status, head, _ = shake(serve(app))
+    assert status == 101
+    assert head.startswith("HTTP/1.1 101 Switching Protocols\r\n")
+    assert field(head, "Sec-WebSocket-Accept") == ["s3pPLMBiTxaQ9kYGzzhZRbK+xOo="]
+    assert field(head, "Upgrade") == ["websocket"]
+    assert field(head, "Connection") == ["Upgrade"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Connection": "keep-alive, Upgrade"},
+        {"Connection": "UPGRADE"},
+        {"Upgrade": "WebSocket"},
+        {"Sec_WebSocket_Key": f"  {KEY}  "},
+        {"Sec_WebSocket_Extensions": "foo; bar=1, baz"},
+        {"Sec_WebSocket_Protocol": "one, two"},
+    ],
+)
+def test_what_the_rfc_allows_is_accepted(app: Flask, serve: Serve, changes: dict[str, str]):
+    WebSockets(app)
+    assert shake(serve(app), **changes)[0] == 101
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "sentence"),
+    [
+        ({"method": "POST"}, 400, "A WebSocket handshake is a GET request, not POST."),
+        ({"method": "HEAD"}, 400, None),
+        ({"protocol": "HTTP/1.0"}, 400, "A WebSocket handshake needs HTTP/1.1, not HTTP/1.0."),
+        (
+            {"Connection": "close"}, 400,
+            "The Connection field of a WebSocket handshake must contain the token Upgrade.",
+        ),
+        (
+            {"Connection": "upgradexyz"}, 400,
+            "The Connection field of a WebSocket handshake must contain the token Upgrade.",
+        ),
+        (
+            {"Connection": None}, 400,
+            "The Connection field of a WebSocket handshake must contain the token Upgrade.",
+        ),
+        (
+            {"Upgrade": None}, 426,
+            "This URL serves WebSockets only: the request must ask for Upgrade: websocket.",
+        ),
+        (
+            {"Upgrade": "h2c"}, 426,
+            "This URL serves WebSockets only: the request must ask for Upgrade: websocket.",
+        ),
+        (
+            {"Sec_WebSocket_Version": None}, 426,
+            "The Sec-WebSocket-Version field is missing; it must be 13.",
+        ),
+        (
+            {"Sec_WebSocket_Version": "8"}, 426,
+            "Sec-WebSocket-Version must be 13; this server speaks no other.",
+        ),
+        ({"Sec_WebSocket_Key": None}, 400, "The Sec-WebSocket-Key field is missing."),
+        *(
+            (
+                {"Sec_WebSocket_Key": key}, 400,
+                "Sec-WebSocket-Key must be the base64 form of 16 bytes.",
+            )
+            for key in ("", "short", KEY[:-1], KEY + "=", "dGhlIHNhbXBsZSBub25j!Q==", KEY + KEY)
+        ),
+        (
+            {"Sec_WebSocket_Protocol": "a b"}, 400,
+            "The Sec-WebSocket-Protocol field is malformed.",
+        ),
+        (
+            {"Sec_WebSocket_Extensions": "permessage-deflate;"}, 400,
+            "The Sec-WebSocket-Extensions field is malformed.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_malformed_request_gets_a_sentence(
+    app: Flask, serve: Serve, changes: dict[str, t.Any], status: int, sentence: str | None
+):
+    WebSockets(app)
+    got, head, body = shake(serve(app), **changes)
+    assert got == status
+    assert body == ("" if sentence is None else sentence + "\n")
+    assert field(head, "Content-Type") == ["text/plain; charset=utf-8"]
+    if status == 426:
+        assert field(head, "Sec-WebSocket-Version") == ["13"]
+        assert field(head, "Upgrade") == ["websocket"]
+
+
+def test_a_page_and_a_socket_share_a_url(app: Flask, serve: Serve):
+    WebSockets(app)
+
+    @app.route("/", methods=["GET", "POST"])
+    def page():
+        return f"page {request.method}"
+
+    server = serve(app)
+    assert shake(server, Upgrade=None)[::2] == (200, "page GET")
+    assert shake(server, Upgrade=None, method="POST")[::2] == (200, "page POST")
+    assert shake(server)[0] == 101
+
+
+def test_a_handshake_with_a_page_is_no_socket(app: Flask, serve: Serve):
+    WebSockets(app)
+    app.add_url_rule("/page", view_func=lambda: "page", endpoint="page")
+    assert shake(serve(app), "/page")[0] == 400
+
+
+def test_the_app_s_error_handlers_answer(app: Flask, serve: Serve):
+    WebSockets(app, path="/socket")
+
+    @app.errorhandler(HTTPException)
+    def error(error):
+        return {"code": error.code, "description": error.description}, error.code
+
+    server = serve(app)
+    assert shake(server, "/socket", Upgrade=None)[2] == (
+        '{"code":426,"description":"This URL serves WebSockets only: the request must ask for '
+        'Upgrade: websocket."}\n'
+    )
+    assert shake(server, "/nowhere")[0] == 404
+    assert '"code":400' in shake(server, "/socket", Sec_WebSocket_Key=None)[2]
+
+
+def test_handshake_errors_can_be_handled_by_class(app: Flask, serve: Serve):
+    WebSockets(app)
+    app.register_error_handler(HandshakeError, lambda error: ("mine", 418))
+    assert shake(serve(app), Sec_WebSocket_Key=None)[::2] == (418, "mine")
+
+
+def test_before_and_after_request_and_teardown_run(app: Flask, serve: Serve):
+    sockets = WebSockets(app)
+    ran = []
+
+    @app.before_request
+    def before():
+        g.user = "ada"
+        ran.append("before")
+
+    @app.after_request
+    def after(response):
+        ran.append(f"after {response.status_code}")
+        response.set_cookie("seen", "yes")
+        return response
+
+    @app.teardown_request
+    def teardown_request(error):
+        ran.append("teardown_request")
+
+    @app.teardown_appcontext
+    def teardown_appcontext(error):
+        ran.append("teardown_appcontext")
+
+    @sockets.before_open
+    def before_open():
+        ran.append(f"before_open {g.user} {ws.connecting}")
+
+    @sockets.on_open
+    def opened():
+        ran.append(f"on_open {'user' in g}")
+        return "ready"
+
+    client = serve(app).connect()
+    assert client.getheaders()["set-cookie"] == "seen=yes; Path=/"
+    assert client.recv() == "ready"
+    assert ran[:6] == [
+        "before",
+        "before_open ada True",
+        "after 101",
+        "teardown_request",
+        "teardown_appcontext",
+        "on_open False",
+    ]
+
+
+def test_before_request_can_refuse(app: Flask, serve: Serve):
+    WebSockets(app)
+    app.before_request(lambda: redirect("/login"))
+    status, head, _ = shake(serve(app))
+    assert status == 302
+    assert field(head, "Location") == ["/login"]
+
+
+def test_after_request_can_refuse(app: Flask, serve: Serve):
+    WebSockets(app)
+    app.after_request(lambda response: make_response("no", 503))
+    assert shake(serve(app))[::2] == (503, "no")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "body"),
+    [
+        (("not you", 403), 403, "not you"),
+        (("later", 503, {"Retry-After": "5"}), 503, "later"),
+        ({"error": "no"}, 200, '{"error":"no"}\n'),
+    ],
+)
+def test_before_open_refuses_with_what_it_returns(
+    app: Flask, serve: Serve, refusal: t.Any, status: int, body: str
+):
+    sockets = WebSockets(app)
+    opened = []
+    sockets.before_open(lambda: refusal)
+    sockets.on_open(lambda: opened.append(1))
+    sockets.on_close(lambda: opened.append(2))
+    assert shake(serve(app))[::2] == (status, body)
+    assert opened == []
+
+
+def test_abort_refuses(app: Flask, serve: Serve):
+    sockets = WebSockets(app)
+    sockets.before_open(lambda: abort(401, "who are you?"))
+    app.register_error_handler(401, lambda error: (jsonify(error=error.description), 401))
+    assert shake(serve(app))[::2] == (401, '{"error":"who are you?"}\n')
+
+
+def test_an_exception_in_before_open_is_a_500(app: Flask, serve: Serve, log):
+    sockets = WebSockets(app)
+    sockets.before_open(lambda: 1 / 0)
+    assert shake(serve(app))[0] == 500
+    assert [record.exc_info[0] for record in log] == [ZeroDivisionError]
+
+
+def test_login_required(app: Flask, serve: Serve):
+    sockets = WebSockets(app, path="/socket")
+    manager = LoginManager(app)
+
+    class User(UserMixin):
+        id = "ada"
+
+    manager.user_loader(lambda id: User() if id == "ada" else None)
+
+    @app.get("/login")
+    def login():
+        login_user(User())
+        return "welcome"
+
+    @sockets.before_open
+    @login_required
+    def check():
+        pass
+
+    server = serve(app)
+    assert shake(server, "/socket")[0] == 401
+    status, head, _ = shake(server, "/login", Upgrade=None)
+    assert status == 200
+    assert shake(server, "/socket", Cookie=field(head, "Set-Cookie")[0].partition(";")[0])[0] == 101
+
+
+def test_the_session_is_read_and_saved(app: Flask, serve: Serve):
+    sockets = WebSockets(app)
+
+    @sockets.before_open
+    def count():
+        session["count"] = session.get("count", 0) + 1
+
+    @sockets.on_open
+    def tell():
+        return str(session["count"])
+
+    server = serve(app)
+    client = server.connect()
+    assert client.recv() == "1"
+    cookie = client.getheaders()["set-cookie"].partition(";")[0]
+    assert server.connect(cookie=cookie).recv() == "2"
+
+
+def test_converters_and_url_variables(app: Flask, serve: Serve):
+    sockets = WebSockets(app, path="/game/<int:number>/<name>")
+
+    @sockets.before_open
+    def check(number: int):
+        return None if number < 100 else ("no such game", 404)
+
+    @sockets.on_open
+    def tell(name: str, number: int):
+        return f"{name} {number + 1}"
+
+    server = serve(app)
+    assert server.connect("/game/7/ada").recv() == "ada 8"
+    assert shake(server, "/game/seven/ada")[0] == 404
+    assert shake(server, "/game/100/ada")[::2] == (404, "no such game")
+
+
+def test_hooks_of_a_blueprint_apply(app: Flask, serve: Serve):
+    blueprint = Blueprint("api", __name__)
+    WebSockets(blueprint, path="/socket")
+    blueprint.before_request(lambda: None if request.args else ("blueprint says no", 403))
+    app.register_blueprint(blueprint, url_prefix="/api")
+    server = serve(app)
+    assert shake(server, "/api/socket")[::2] == (403, "blueprint says no")
+    assert shake(server, "/api/socket?yes")[0] == 101
+
+
+def test_the_first_subprotocol_that_both_know_is_chosen(app: Flask, serve: Serve):
+    app.config["WEBSOCKETS_SUBPROTOCOLS"] = ["chat", "echo"]
+    sockets = WebSockets(app)
+    sockets.on_open(lambda: f"{ws.subprotocol} of {ws.subprotocols}")
+    server = serve(app)
+    client = server.connect(subprotocols=["echo", "chat"])
+    assert client.getheaders()["sec-websocket-protocol"] == "chat"
+    assert client.recv() == "chat of ('echo', 'chat')"
+    status, head, _ = shake(server, Sec_WebSocket_Protocol="xchat, echoes")
+    assert (status, field(head, "Sec-WebSocket-Protocol")) == (101, [])
+
+
+def test_before_open_chooses_the_subprotocol(app: Flask, serve: Serve):
+    sockets = WebSockets(app)
+
+    @sockets.before_open
+    def choose():
+        if not ws.subprotocols:
+            abort(400, "offer a subprotocol")
+        ws.accept(ws.subprotocols[-1])
+
+    server = serve(app)
+    assert shake(server)[0] == 400
+    status, head, _ = shake(server, Sec_WebSocket_Protocol="one, two")
+    assert (status, field(head, "Sec-WebSocket-Protocol")) == (101, ["two"])
+
+
+@pytest.mark.parametrize(
+    ("compression", "offer", "answer"),
+    [
+        (False, "permessage-deflate", []),
+        (True, "permessage-deflate", ["permessage-deflate; server_max_window_bits=12"]),
+        (True, "x-other", []),
+        (True, "permessage-deflate; server_max_window_bits=8", []),
+        (
+            {"window_bits": 15, "context_takeover": False},
+            "permessage-deflate; client_max_window_bits",
+            [
+                "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
+                "client_max_window_bits=15"
+            ],
+        ),
+    ],
+)
+def test_compression_is_negotiated(
+    app: Flask, serve: Serve, compression: t.Any, offer: str, answer: list[str]
+):
+    app.config["WEBSOCKETS_COMPRESSION"] = compression
+    WebSockets(app)
+    status, head, _ = shake(serve(app), Sec_WebSocket_Extensions=offer)
+    assert (status, field(head, "Sec-WebSocket-Extensions")) == (101, answer)
+
+
+def generator_middleware(application: t.Any) -> t.Any:
+    def middleware(environ, start_response):
+        yield from application(environ, start_response)
+
+    return middleware
+
+
+def wrapping_middleware(application: t.Any) -> t.Any:
+    def middleware(environ, start_response):
+        def add(status, fields, exc_info=None):
+            return start_response(status, [*fields, ("X-Added", "yes")], exc_info)
+
+        return application(dict(environ), add)
+
+    return middleware
+
+
+@pytest.mark.parametrize("middleware", [generator_middleware, wrapping_middleware, ProxyFix])
+@pytest.mark.parametrize("first", [True, False])
+def test_other_middleware_goes_before_or_after(
+    app: Flask, serve: Serve, middleware: t.Any, first: bool
+):
+    if first:
+        app.wsgi_app = middleware(app.wsgi_app)
+    sockets = WebSockets(app)
+    if not first:
+        app.wsgi_app = middleware(app.wsgi_app)
+    sockets.on_message(lambda message: message)
+    sockets.before_open(lambda: None if request.args else ("no", 403))
+    app.add_url_rule("/", view_func=lambda: "page", endpoint="page")
+
+    server = serve(app)
+    client = server.connect("/?yes")
+    client.send("hello")
+    assert client.recv() == "hello"
+    client.close()
+    assert shake(server)[::2] == (403, "no")
+    assert shake(server, Upgrade=None)[::2] == (200, "page")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_behind_a_proxy_urls_are_those_of_the_proxy(app: Flask, serve: Serve, first: bool):
+    if first:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_proto=1, x_host=1, x_prefix=1)
+    sockets = WebSockets(app, path="/socket")
+    if not first:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_proto=1, x_host=1, x_prefix=1)
+    sockets.on_open(lambda: app.url_for("websocket", _external=True))
+    forwarded = [
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: example.org",
+        "X-Forwarded-Prefix: /x",
+    ]
+    client = serve(app).connect("/socket", header=forwarded)
+    assert client.recv() == "wss://example.org/x/socket"
+
+
+def test_under_a_dispatcher(app: Flask, serve: Serve):
+    sockets = WebSockets(app, path="/socket")
+    sockets.on_open(lambda: app.url_for("websocket"))
+    outer = DispatcherMiddleware(Flask("other"), {"/mounted": app})
+    server = serve(outer)  # type: ignore[arg-type]
+    assert (
+        server.connect("/mounted/socket").recv() == f"ws://127.0.0.1:{server.port}/mounted/socket"
+    )
+    with pytest.raises(websocket.WebSocketBadStatusException, match="404"):
+        server.connect("/socket")
+
+
+def test_the_flask_test_client_is_told_that_it_lends_no_socket(app: Flask, log):
+    WebSockets(app)
+    response = app.test_client().get("/", headers=FIELDS)
+    assert response.status_code == 501
+    assert response.text.startswith("This WSGI server does not lend its socket to applications")
+    assert len(log) == 1
