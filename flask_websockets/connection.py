@@ -301,7 +301,7 @@ class WebSocket:
         self._rooms.remove(self)
 
     def hang_up(self) -> None:
-        """Close the TCP connection so that our last frame arrives.
+        """End the TCP connection so that our last frame arrives.
 
         A descriptor that is closed with bytes unread resets the connection, and a
         reset can overtake the Close frame: so first let the peer finish.
@@ -311,7 +311,10 @@ class WebSocket:
         while not self._gone:
             data = self._transport.read(max(0.0, deadline - time.monotonic()))
             self._gone = data is None or not data
-        self._transport.shut_down()
+        self._transport.close()
+
+    def leave_all(self) -> None:
+        """Leave all rooms, once ``on_close`` could see them."""
         self._rooms.leave_all(self)
 
     def abort(self, code: int) -> None:

@@ -183,8 +183,8 @@ def _read(request: Request, name: str, parse: t.Callable[[str], list[t.Any]]) ->
 def _server_unsupported(app: Flask) -> ServerUnsupported:
     server = request.environ.get("SERVER_SOFTWARE") or "This WSGI server"
     error = ServerUnsupported(
-        f"{server} does not lend its socket to applications, so it cannot serve "
-        f"WebSockets. These can: {SUPPORTED}."
+        f"{server} cannot serve WebSockets as it runs here: it lends applications no "
+        f"socket, or serves one request at a time. These can: {SUPPORTED}."
     )
     app.logger.error("%s", error.description)
     return error

@@ -6,6 +6,7 @@ Knows WSGI and nothing of messages: a connection's life is the session's.
 from __future__ import annotations
 
 import typing as t
+from contextlib import ExitStack
 from itertools import chain
 
 from werkzeug.wsgi import ClosingIterator
@@ -74,7 +75,7 @@ class WebSocketMiddleware:
         try:
             _serve(transport, handshake.accepted, head)
         finally:
-            transport.shut_down()
+            transport.close()
         return end_response(start_response, fields)
 
 
@@ -92,9 +93,12 @@ def _serve(transport: Transport, accepted: Accepted, head: bytes) -> None:
         ws.abort(CloseCode.GOING_AWAY)
         raise
     finally:
-        ws.finish()
-        session.closed()
-        ws.hang_up()
+        # Each step whatever becomes of the one before: on_close runs, rooms are left.
+        with ExitStack() as steps:
+            steps.callback(ws.hang_up)
+            steps.callback(ws.leave_all)
+            steps.callback(session.closed)
+            steps.callback(ws.finish)
 
 
 def _refuse(transport: Transport, status: str) -> None:
@@ -108,7 +112,7 @@ def _refuse(transport: Transport, status: str) -> None:
     except OSError:
         pass
     finally:
-        transport.shut_down()
+        transport.close()
 
 
 def _head(fields: Fields) -> bytes:

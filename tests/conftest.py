@@ -1,124 +1,23 @@
-"""Real servers for the tests, in this process, on both drivers.
-
-Tests of what handlers do run an app in a thread of this process, so that they can
-look at what the handlers saw. The servers in processes of their own are in
-``tests/servers``.
-"""
+"""Fixtures for all tests; what they start is in ``support.py``."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
-import threading
-import time
 import typing as t
 
-import gevent
 import pytest
-import websocket
 from flask import Flask
 from flask import has_app_context
-from gevent import pywsgi
-from werkzeug.serving import make_server
+from support import GeventServer
+from support import ThreadServer
 
 from flask_websockets import has_socket_context
 
-TIMEOUT = 10.0
-
 if os.environ.get("CI"):
-    # An import that fails is a failure, not a reason to skip.
-    os.environ.setdefault("FLASK_WEBSOCKETS_REQUIRE_ALL", "1")
-
-
-def wait_until(condition: t.Callable[[], t.Any], what: str) -> None:
-    """Look until *condition* holds; fail with *what* when it does not in time."""
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"never happened: {what}")
-        time.sleep(0.005)
-
-
-class Client(websocket.WebSocket):
-    """websocket-client, with what tests ask for again and again."""
-
-    def recv_close(self) -> tuple[int, str]:
-        """The code and reason of the Close frame that comes next."""
-        opcode, data = self.recv_data()
-        assert opcode == websocket.ABNF.OPCODE_CLOSE, (opcode, data)
-        return (int.from_bytes(data[:2], "big") if data else 1005), data[2:].decode()
-
-
-class Server:
-    """A running server, by its port."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self._clients: list[Client] = []
-
-    def url(self, path: str = "/") -> str:
-        return f"ws://127.0.0.1:{self.port}{path}"
-
-    def http(self, path: str = "/") -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
-
-    def connect(self, path: str = "/", **options: t.Any) -> Client:
-        """Connect a client; it is closed when the test is over."""
-        client = Client()
-        client.settimeout(TIMEOUT)
-        client.connect(self.url(path), **options)
-        self._clients.append(client)
-        return client
-
-    def close_clients(self) -> None:
-        for client in self._clients:
-            client.shutdown()
-
-
-class ThreadServer(Server):
-    """Werkzeug's server: a thread for each connection."""
-
-    def __init__(self, app: Flask) -> None:
-        self._server = make_server("127.0.0.1", 0, app, threaded=True)
-        super().__init__(self._server.server_port)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join(TIMEOUT)
-        self._server.server_close()
-
-
-class GeventServer(Server):
-    """gevent's pywsgi with the hub of a thread of its own."""
-
-    def __init__(self, app: Flask) -> None:
-        started = threading.Event()
-        self._stopped: gevent.event.AsyncResult | None = None
-
-        def run() -> None:
-            self._hub = gevent.get_hub()
-            self._server = pywsgi.WSGIServer(("127.0.0.1", 0), app, log=None)
-            self._server.start()
-            self._stop = gevent.event.Event()
-            started.set()
-            self._stop.wait()
-            self._server.stop(timeout=1)
-            self._hub.destroy(destroy_loop=True)
-
-        self._thread = threading.Thread(target=run, daemon=True)
-        self._thread.start()
-        assert started.wait(TIMEOUT)
-        super().__init__(self._server.server_port)
-
-    def stop(self) -> None:
-        self._hub.loop.run_callback_threadsafe(self._stop.set)
-        self._thread.join(TIMEOUT)
-        assert not self._thread.is_alive()
+    # A program that a test needs and does not find is a failure, no reason to skip.
+    os.environ["FLASK_WEBSOCKETS_REQUIRE_ALL"] = "1"
 
 
 @pytest.fixture

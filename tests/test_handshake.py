@@ -6,7 +6,6 @@ import typing as t
 
 import pytest
 import websocket
-from conftest import Server
 from flask import abort
 from flask import Blueprint
 from flask import Flask
@@ -20,6 +19,7 @@ from flask_login import login_required
 from flask_login import login_user
 from flask_login import LoginManager
 from flask_login import UserMixin
+from support import Server
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -494,5 +494,5 @@ def test_the_flask_test_client_is_told_that_it_lends_no_socket(app: Flask, log):
     WebSockets(app)
     response = app.test_client().get("/", headers=FIELDS)
     assert response.status_code == 501
-    assert response.text.startswith("This WSGI server does not lend its socket to applications")
+    assert response.text.startswith("This WSGI server cannot serve WebSockets as it runs here: ")
     assert len(log) == 1

@@ -42,6 +42,7 @@ class Transport(ABC):
         self._piece = memoryview(b"")  # what of the outbox the kernel has not taken yet
         self._unsent = 0
         self._flushers = 0
+        self._closed = False
         sock.settimeout(0)
         try:
             # Small frames leave at once; without it 64 KiB echoes take 40 ms.
@@ -118,6 +119,12 @@ class Transport(ABC):
         """
         self._shut_down(socket_module.SHUT_RDWR)
 
+    def close(self) -> None:
+        """Shut down, and let nobody wait on the descriptor once the server has it back."""
+        self.shut_down()
+        self._closed = True
+        self._let_go()
+
     # What each driver does in its way
 
     @abstractmethod
@@ -139,6 +146,10 @@ class Transport(ABC):
     @abstractmethod
     def is_serving(self) -> bool:
         """Whether the caller is the thread or greenlet that serves the connection."""
+
+    @abstractmethod
+    def _let_go(self) -> None:
+        """Wait until nobody waits on the descriptor, which is shut down."""
 
     @abstractmethod
     def _wait_readable(self, timeout: float | None) -> bool: ...

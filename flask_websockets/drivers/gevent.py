@@ -36,6 +36,7 @@ class GeventTransport(Transport):
         self._hub = get_hub()
         self._thread = _native_thread()
         self._greenlet = gevent.getcurrent()
+        self._waiting = 0
 
     def run(self, function: t.Callable[..., T], *args: t.Any) -> T:
         return function(*args)
@@ -64,6 +65,11 @@ class GeventTransport(Transport):
     def is_serving(self) -> bool:
         return gevent.getcurrent() is self._greenlet
 
+    def _let_go(self) -> None:
+        # libev aborts the process if a descriptor is closed under a watcher.
+        while self._waiting:
+            gevent.sleep(0)
+
     def _wait_readable(self, timeout: float | None) -> bool:
         return self._wait(_READ, timeout)
 
@@ -71,9 +77,10 @@ class GeventTransport(Transport):
         return self._wait(_WRITE, timeout)
 
     def _wait(self, event: int, timeout: float | None) -> bool:
-        # A watcher that outlives its descriptor aborts the process, so each
-        # wait makes and closes its own.
+        if self._closed:
+            return True  # to the error that the next call gets
         watcher = self._hub.loop.io(self._socket.fileno(), event)
+        self._waiting += 1
         try:
             ready = False
             with gevent.Timeout(timeout, False):
@@ -82,6 +89,7 @@ class GeventTransport(Transport):
             return ready
         finally:
             watcher.close()
+            self._waiting -= 1
 
 
 def _capture(function: t.Callable[..., t.Any], args: tuple[t.Any, ...]) -> tuple[t.Any, t.Any]:

@@ -65,11 +65,15 @@ def lease_socket(environ: WSGIEnvironment) -> Lease | None:
         # ours: it has sent its 101. Take the socket from under its WebSocket.
         handler = theirs.handler
         return Lease(handler.socket, lambda: _read_ahead(handler.rfile), theirs)
-    sock = environ.get("werkzeug.socket") or environ.get("gunicorn.sock")
+    sock = environ.get("werkzeug.socket")
+    if sock is not None and (environ["wsgi.multithread"] or environ["wsgi.multiprocess"]):
+        return Lease(sock, lambda: _read_ahead(stream))
+    sock = environ.get("gunicorn.sock")
     if sock is not None:
         return Lease(sock, lambda: _read_ahead(stream))
     sock = environ.get("gunicorn.socket")
-    if sock is not None:
+    # The sync worker lends its socket too, but would serve nobody else meanwhile.
+    if sock is not None and environ["wsgi.multithread"]:
         return Lease(sock, lambda: _unread(stream))
     # pywsgi hands out its buffered reader when an upgrade is asked for.
     sock = getattr(getattr(stream, "raw", None), "_sock", None)
@@ -88,7 +92,7 @@ def end_response(start_response: StartResponse, fields: list[tuple[str, str]]) -
     :return: the response's body for the server.
     """
     start_response("101 Switching Protocols", fields)
-    handler = getattr(start_response, "__self__", None)
+    handler: t.Any = getattr(start_response, "__self__", None)
     if hasattr(handler, "headers_sent") and hasattr(handler, "close_connection"):
         handler.headers_sent = True
         handler.close_connection = True

@@ -37,6 +37,9 @@ class ThreadTransport(Transport):
     def is_serving(self) -> bool:
         return threading.get_ident() == self._thread
 
+    def _let_go(self) -> None:
+        pass  # who polls wakes up to an error, whether or not it is closed meanwhile
+
     def _wait_readable(self, timeout: float | None) -> bool:
         return self._wait(select.POLLIN, timeout)
 
@@ -44,6 +47,8 @@ class ThreadTransport(Transport):
         return self._wait(select.POLLOUT, timeout)
 
     def _wait(self, event: int, timeout: float | None) -> bool:
+        if self._closed:
+            return True  # to the error that the next call gets
         poll = select.poll()
         poll.register(self._socket, event)
         # Rounded up: a wait that ends early would look again, and again.

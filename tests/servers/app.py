@@ -54,7 +54,7 @@ def teardown(error: BaseException | None) -> None:
     events.append("teardown")
 
 
-@sockets.on_message(r"(?s)(?!(?:FAIL|EXIT|CLOSE|URL|VISITS|TEARDOWNS|STREAM|RECEIVE))(?P<text>.*)")
+@sockets.on_message(r"(?s)(?!(?:FAIL|ABORT|CLOSE|URL|VISITS|TEARDOWNS|STREAM|RECEIVE))(?P<text>.*)")
 def echo(message: str, text: str) -> str:
     return text
 
@@ -72,6 +72,11 @@ def echo_all(message: str | bytes) -> str | bytes:
 @sockets.on_message("FAIL")
 def fail() -> None:
     raise ZeroDivisionError("on purpose")
+
+
+@sockets.on_message("ABORT")
+def abort_message() -> None:
+    abort(403)
 
 
 @sockets.on_message("CLOSE")

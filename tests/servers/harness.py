@@ -96,6 +96,18 @@ class Process:
             self.stop()
             raise
 
+    def worker_pid(self) -> int:
+        """The process that serves: the youngest below the one that was started."""
+        pid = self.process.pid
+        while children := self._children(pid):
+            pid = children[-1]
+        return pid
+
+    @staticmethod
+    def _children(pid: int) -> list[int]:
+        path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
+        return [int(child) for child in path.read_text().split()]
+
     def stop(self) -> None:
         """End it, and what it started."""
         if self.process.poll() is None:

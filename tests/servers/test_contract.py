@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pathlib
 import re
 import socket
 import struct
@@ -193,6 +196,34 @@ def test_an_exception_in_a_handler_closes_with_1011(server: Process):
     other.send("still here")
     assert other.recv() == "still here"
     other.close()
+
+
+def test_abort_in_a_handler_sends_no_page(server: Process):
+    with open_raw(server) as sock:
+        sock.sendall(frame(1, b"ABORT"))
+        assert read_to_end(sock) == b"\x88\x02\x03\xf3"
+    server.wait_for_log("closed 1011")
+
+
+def test_connections_leave_no_descriptor_behind(server: Process):
+    descriptors = pathlib.Path(f"/proc/{server.worker_pid()}/fd")
+
+    def sockets() -> int:
+        links = []
+        for entry in descriptors.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                links.append(os.readlink(entry))
+        return sum(link.startswith("socket:") for link in links)
+
+    clients = [server.connect() for _ in range(30)]
+    assert sockets() >= 30
+    for number, client in enumerate(clients):
+        if number % 2:
+            client.close()
+        else:
+            client.shutdown()
+    # What a server has for itself is a handful.
+    server.wait_for(lambda: sockets() < 10, "the descriptors are closed")
 
 
 def test_broadcast_reaches_a_room(server: Process):

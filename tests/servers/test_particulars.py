@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import signal
 import sys
 import textwrap
@@ -19,6 +20,13 @@ from harness import Process
 from harness import read_to_end
 
 Start = t.Callable[..., Process]
+
+CANNOT = (
+    "cannot serve WebSockets as it runs here: it lends applications no socket, or serves "
+    "one request at a time. These can: gevent's pywsgi (with or without gevent-websocket's "
+    "WebSocketHandler), gunicorn (worker classes gthread, gevent and gevent_pywsgi), "
+    "flask run and app.run()."
+)
 
 RELOADED = """
 from flask import Flask
@@ -163,15 +171,18 @@ def test_a_server_that_lends_no_socket_is_named(start: Start, tmp_path: pathlib.
     )
     server = start([sys.executable, str(source), "PORT"])
     status, _, body = server.request("/guarded?key=1", HANDSHAKE)
-    assert status == 501
-    assert body == (
-        "WSGIServer/0.2 does not lend its socket to applications, so it cannot serve "
-        "WebSockets. These can: gevent's pywsgi (with or without gevent-websocket's "
-        "WebSocketHandler), gunicorn (worker classes gthread, gevent and gevent_pywsgi), "
-        "flask run and app.run().\n"
-    )
-    server.wait_for_log("does not lend its socket")
+    assert (status, body) == (501, f"WSGIServer/0.2 {CANNOT}\n")
+    server.wait_for_log(f"WSGIServer/0.2 {CANNOT}")
     assert server.request("/")[::2] == (200, "a page")
+
+
+def test_the_sync_worker_of_gunicorn_is_named(start: Start):
+    command = [*COMMANDS["gunicorn-gevent"]]
+    command[command.index("gevent")] = "sync"
+    server = start(command)
+    status, _, body = server.request("/guarded?key=1", HANDSHAKE)
+    assert status == 501
+    assert re.fullmatch(rf"gunicorn/[0-9.]+ {re.escape(CANNOT)}\n", body)
 
 
 NGINX = """\
