@@ -84,7 +84,7 @@ def _subprotocols(value: t.Any) -> tuple[str, ...]:
     if value is None:
         return ()
     sentence = "a list of subprotocol names, which are tokens without spaces and commas"
-    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise ValueError(sentence)
     for name in value:
         try:
@@ -112,7 +112,7 @@ def _compression(value: t.Any) -> Options | None:
         if name == "context_takeover":
             if not isinstance(option, bool):
                 raise ValueError(sentence)
-        elif name not in ranges or isinstance(option, bool) or option not in ranges[name]:
+        elif name not in ranges or type(option) is not int or option not in ranges[name]:
             raise ValueError(sentence)
     return Options(**value)
 

@@ -35,6 +35,9 @@ class Handler:
     :raises TypeError: if it is no plain function.
     """
 
+    #: Whether dicts, lists and dataclasses that it returns become JSON.
+    replies_json = True
+
     def __init__(self, function: t.Callable[..., t.Any], subject: str | None) -> None:
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
@@ -46,11 +49,13 @@ class Handler:
         self.function = function
         self.name = _name(function)
         parameters = list(inspect.signature(function).parameters.values())
+        self.subject = subject
         self.takes_subject = False
+        self.first = ""
         if subject is not None and parameters and _is_positional(parameters[0]):
             self.takes_subject = True
             if parameters[0].kind is not parameters[0].VAR_POSITIONAL:
-                del parameters[0]
+                self.first = parameters.pop(0).name
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
         for parameter in named:
@@ -73,10 +78,15 @@ class Handler:
         return self.function(**wanted)
 
     def check(self, available: t.Collection[str]) -> None:
-        """Refuse names that nothing can fill.
+        """Refuse names that nothing can fill, or that the subject would take.
 
         :raises TypeError: if there is one.
         """
+        if self.first in available:
+            raise TypeError(
+                f"{self.name} has {self.first!r} as its first parameter, which takes the "
+                f"{self.subject}. Put another before it: def f({self.subject}, {self.first})."
+            )
         missing = sorted(self.required.difference(available))
         if missing:
             can = ", ".join(sorted(available)) or "none here"
@@ -93,7 +103,7 @@ class MessageHandler(Handler):
     groups: frozenset[str] = frozenset()
     #: Whether it is tried after all handlers with a pattern.
     is_catch_all = True
-    #: Whether dicts and lists that it returns become JSON.
+    #: A dict in reply to text is more often a mistake than JSON: on_json is there for it.
     replies_json = False
 
     def select(self, incoming: Incoming) -> tuple[t.Any, Values] | None:
@@ -301,7 +311,7 @@ class Session:
             handler = self.handlers.error_handler(error)
             if handler is None:
                 raise
-            self._reply(handler, handler.call(error, self.values), as_json=True)
+            self._reply(handler, handler.call(error, self.values))
 
     def _log(self, error: Exception) -> None:
         """Log *error* with its traceback and tell who watches, as Flask does for views."""
@@ -336,7 +346,7 @@ class Session:
 
     def _closing(self) -> None:
         for handler in self.handlers.before_close:
-            self._reply(handler, handler.call(None, self.values), as_json=True)
+            self._reply(handler, handler.call(None, self.values))
 
     def _message(self, message: Message) -> None:
         for handler in self.handlers.before_message:
@@ -347,42 +357,43 @@ class Session:
         incoming = Incoming(message, self.app.json.loads)
         for chosen, subject, groups in self.handlers.select(incoming):
             values = {**self.values, **groups} if groups else self.values
-            self._reply(chosen, chosen.call(subject, values), as_json=chosen.replies_json)
+            self._reply(chosen, chosen.call(subject, values))
 
-    def _reply(self, handler: Handler, reply: t.Any, *, as_json: bool = False) -> None:
+    def _reply(self, handler: Handler, reply: t.Any) -> None:
         """Send what *handler* returned; a generator's items as they come."""
         if reply is None:
             return
         if not isinstance(reply, GeneratorType):
-            self._reply_one(handler, reply, as_json)
+            self._reply_one(handler, reply)
             return
         try:
             for item in reply:
                 if item is not None:
-                    self._reply_one(handler, item, as_json)
+                    self._reply_one(handler, item)
         finally:
             reply.close()
 
-    def _reply_one(self, handler: Handler, reply: t.Any, as_json: bool) -> None:
+    def _reply_one(self, handler: Handler, reply: t.Any) -> None:
         for after in reversed(self.handlers.after_message):
             reply = after.call(reply, self.values)
             if reply is None:
                 return
-        self.ws.send(self._as_message(handler, reply, as_json))
+        self.ws.send(self._as_message(handler, reply))
 
-    def _as_message(self, handler: Handler, reply: t.Any, as_json: bool) -> Message:
+    def _as_message(self, handler: Handler, reply: t.Any) -> Message:
         if isinstance(reply, (str, bytes)):
             return reply
         if isinstance(reply, (bytearray, memoryview)):
             return bytes(reply)
         if isinstance(reply, Response):
             return response_message(reply, handler.name)
-        if as_json and (isinstance(reply, (dict, list)) or hasattr(reply, "__dataclass_fields__")):
+        is_json = isinstance(reply, (dict, list)) or hasattr(reply, "__dataclass_fields__")
+        if is_json and handler.replies_json:
             return self.app.json.dumps(reply)
         raise TypeError(
             f"{handler.name} returned {type(reply).__name__}. Return str, bytes, a Flask "
             "Response such as jsonify() makes, a generator of these, or None for no reply."
-            + ("" if as_json else " A dict is a reply in on_json.")
+            + ("" if handler.replies_json else " A dict is a reply in on_json.")
         )
 
 

@@ -63,7 +63,7 @@ class WebSocketMiddleware:
         if handshake.lease is None:
             return body
         if handshake.accepted is None or not status.startswith("101"):
-            if handshake.lease.theirs is None or status < "400":
+            if handshake.lease.theirs is None or status < "300":
                 return body
             # The server has said 101 already, so the refusal is a close code.
             _close_body(body)

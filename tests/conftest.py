@@ -17,7 +17,7 @@ from flask_websockets import has_socket_context
 
 if os.environ.get("CI"):
     # A program that a test needs and does not find is a failure, no reason to skip.
-    os.environ["FLASK_WEBSOCKETS_REQUIRE_ALL"] = "1"
+    os.environ["TESTS_REQUIRE_ALL"] = "1"
 
 
 @pytest.fixture

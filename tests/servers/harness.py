@@ -236,7 +236,7 @@ def needs(program: str) -> str:
     """The path of *program*; the test is skipped where it is missing."""
     found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if found is None:
-        if "FLASK_WEBSOCKETS_REQUIRE_ALL" in os.environ:
+        if "TESTS_REQUIRE_ALL" in os.environ:
             pytest.fail(f"{program} is not installed")
         pytest.skip(f"{program} is not installed")
     return found

@@ -1,0 +1,26 @@
+"""How Sphinx builds the documentation."""
+
+import flask_websockets
+
+project = "Flask-WebSockets"
+copyright = "The Flask-WebSockets maintainers"
+version = release = flask_websockets.__version__
+
+extensions = ["sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"{project} {release}"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+
+# Every reference must lead somewhere, but for the classes that others document.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(flask|werkzeug|_typeshed|re|types|typing|collections|contextvars)\..*"),
+    ("py:.*", r"Flask|Blueprint|WSGIApplication|t\.Any"),
+    ("py:.*", r"(flask_websockets\..*\.|~)?[FPR]"),  # type variables
+]
