@@ -98,8 +98,7 @@ class WebSocket:
         :raises RuntimeError: if another thread or greenlet is receiving already.
         """
         self._require_open()
-        with _Reader(self._reading):
-            return self._receive(timeout)
+        return self._transport.call(self._receive_alone, timeout)
 
     def receive_nowait(self) -> Message | None:
         """The next message if it is there, else None. Errors as for :meth:`receive`."""
@@ -328,6 +327,10 @@ class WebSocket:
 
     # Reading
 
+    def _receive_alone(self, timeout: float | None) -> Message | None:
+        with _Reader(self._reading):
+            return self._receive(timeout)
+
     def _receive(self, timeout: float | None) -> Message | None:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -339,8 +342,6 @@ class WebSocket:
             if deadline is not None and now >= deadline and self._last_read >= deadline:
                 return None
             if not self._read(self._time_left(now, deadline)):
-                if deadline is not None and time.monotonic() >= deadline:
-                    return None
                 self._keep_alive()
 
     def _time_left(self, now: float, deadline: float | None) -> float | None:
@@ -428,6 +429,7 @@ class WebSocket:
                 while not self._inbox and not self._gone and self._read(0):
                     pass
                 if not self._inbox:
+                    self._keep_alive()
                     self._settle()
             finally:
                 self._reading.release()

@@ -6,6 +6,7 @@ import inspect
 import re
 import typing as t
 from dataclasses import dataclass
+from dataclasses import is_dataclass
 from types import GeneratorType
 
 from flask import Flask
@@ -387,8 +388,7 @@ class Session:
             return bytes(reply)
         if isinstance(reply, Response):
             return response_message(reply, handler.name)
-        is_json = isinstance(reply, (dict, list)) or hasattr(reply, "__dataclass_fields__")
-        if is_json and handler.replies_json:
+        if handler.replies_json and _is_json(reply):
             return self.app.json.dumps(reply)
         raise TypeError(
             f"{handler.name} returned {type(reply).__name__}. Return str, bytes, a Flask "
@@ -424,6 +424,10 @@ def _is_positional(parameter: inspect.Parameter) -> bool:
 def _is_same(data: t.Any, value: t.Any) -> bool:
     """JSON's equality: true is not 1, as it is in Python."""
     return isinstance(data, bool) is isinstance(value, bool) and bool(data == value)
+
+
+def _is_json(reply: t.Any) -> bool:
+    return isinstance(reply, (dict, list)) or (is_dataclass(reply) and not isinstance(reply, type))
 
 
 def _name(function: t.Any) -> str:

@@ -6,11 +6,13 @@ processes of their own are in ``tests/servers``.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import typing as t
 
 import gevent
+import gevent.pool
 import pytest
 import websocket
 from flask import Flask
@@ -91,12 +93,15 @@ class GeventServer(Server):
 
         def run() -> None:
             self._hub = gevent.get_hub()
-            self._server = pywsgi.WSGIServer(("127.0.0.1", 0), app, log=None)
+            self._server = pywsgi.WSGIServer(
+                ("127.0.0.1", 0), app, log=None, spawn=gevent.pool.Pool()
+            )
             self._server.start()
             self._stop = gevent.event.Event()
             started.set()
             self._stop.wait()
             self._server.stop(timeout=1)
+            gc.collect()  # sockets must not outlive their loop
             self._hub.destroy(destroy_loop=True)
 
         self._thread = threading.Thread(target=run, daemon=True)

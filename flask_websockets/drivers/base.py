@@ -169,15 +169,23 @@ class Transport(ABC):
     def _finish_flush(self, stall: float | None) -> None:
         deadline, last = _deadline(stall), self._unsent
         try:
-            while not self.run(self._push):
+            while not self.run(self._push_and_end):
                 if self._unsent != last:
                     deadline, last = _deadline(stall), self._unsent
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError(f"the peer took no byte for {stall} seconds")
                 self._wait_writable(left)
-        finally:
+        except BaseException:
             self.run(self._end_flush)
+            raise
+
+    def _push_and_end(self) -> bool:
+        # In one run: whoever queues in between would find a flusher that has gone.
+        if self._push():
+            self._end_flush()
+            return True
+        return False
 
     def _end_flush(self) -> None:
         self._flushers -= 1

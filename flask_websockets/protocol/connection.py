@@ -247,7 +247,11 @@ class Protocol:
             raise _Broken(CloseCode.PROTOCOL_ERROR, "reserved bits are set")
 
     def _check_size(self, size: int, first: int) -> None:
-        """Refuse a data frame by the size it claims."""
+        """Refuse a data frame by the size it claims.
+
+        A size in more bytes than it needs is taken, although a sender must not write
+        it so (:rfc:`6455#section-5.2`): nothing can be misread.
+        """
         if size >> 63:
             raise _Broken(CloseCode.PROTOCOL_ERROR, "the length's first bit is set")
         if self._compressed or first & RSV1:
@@ -316,7 +320,8 @@ class Protocol:
             raise _Broken(CloseCode.INVALID_PAYLOAD, "text is not UTF-8")
 
     def _finish_message(self) -> str | bytes:
-        if self._compressed:
+        if self._compressed and self._wire_size:
+            # An empty message should be one zero byte, but no byte says it as well.
             self._inflate(None)
         if self._utf8 is not None:
             self._check_utf8(self._utf8, b"", final=True)

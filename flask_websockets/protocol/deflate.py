@@ -6,6 +6,7 @@ inflated within a limit. Frames and headers are somebody else's.
 
 from __future__ import annotations
 
+import sys
 import typing as t
 import zlib
 
@@ -137,24 +138,27 @@ class PerMessageDeflate:
         :raises TooBig: if more would; what would is never held in memory.
         :raises zlib.error: if the bytes are not deflate.
         """
-        inflater = self._inflater
-        if inflater is None:
-            # zlib's smallest inflate window is 9 bits and reads one of 8 too.
-            bits = max(9, self._agreement.client_max_window_bits)
-            inflater = self._inflater = zlib.decompressobj(-bits)
+        room = min(room, sys.maxsize - 1)  # zlib takes no larger limit
         out = b""
-        while data:
-            out += inflater.decompress(data, room - len(out) + 1)
+        position, step = 0, len(data)
+        while position < len(data):
+            inflater = self._inflater
+            if inflater is None:
+                # zlib's smallest inflate window is 9 bits and reads one of 8 too.
+                bits = max(9, self._agreement.client_max_window_bits)
+                inflater = self._inflater = zlib.decompressobj(-bits)
+            piece = data[position : position + step]
+            position += len(piece)
+            out += inflater.decompress(piece, room - len(out) + 1)
             if len(out) > room:
                 raise TooBig
-            # A block with BFINAL ends the stream; what follows is a new one
-            # (RFC 7692, section 7.2.3.4).
-            data = b""
             if inflater.eof:
-                data = inflater.unused_data
-                inflater = self._inflater = zlib.decompressobj(
-                    -max(9, self._agreement.client_max_window_bits)
-                )
+                # A block with BFINAL ends the stream; what follows is a new one
+                # (RFC 7692, section 7.2.3.4). zlib copies what it leaves over, so
+                # where there is one such block, go on in small steps.
+                position -= len(inflater.unused_data)
+                step = 256
+                self._inflater = None
         return out
 
     def finish(self, room: int) -> bytes:

@@ -14,7 +14,7 @@ _TOKENS = re.compile(_TOKEN)
 #: One parameter or name, and what ends it. Each match starts where the last one
 #: ended and no part of it can match the same text in two ways: linear time.
 _ITEM = re.compile(
-    rf"[ \t]*({_TOKEN})?[ \t]*(?:=[ \t]*(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*)\")[ \t]*)?([;,]|\Z)"
+    rf"[ \t]*(?:({_TOKEN})[ \t]*)?(?:=[ \t]*(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*)\")[ \t]*)?([;,]|\Z)"
 )
 
 
