@@ -56,6 +56,7 @@ def log(app: Flask) -> t.Iterator[list[logging.LogRecord]]:
     app.logger.propagate = False
     yield records
     app.logger.handlers[:] = []
+    records.clear()  # a traceback holds what its frames held, sockets too
 
 
 @pytest.fixture(autouse=True)

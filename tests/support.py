@@ -6,7 +6,6 @@ processes of their own are in ``tests/servers``.
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 import typing as t
@@ -101,8 +100,6 @@ class GeventServer(Server):
             started.set()
             self._stop.wait()
             self._server.stop(timeout=1)
-            gc.collect()  # sockets must not outlive their loop
-            self._hub.destroy(destroy_loop=True)
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
