@@ -37,7 +37,16 @@ from harness import COMMANDS  # noqa: E402
 from harness import Process  # noqa: E402
 
 RESULTS = ROOT / "docs" / "conformance-results.csv"
-COLUMNS = ["server", "run", "ok", "informational", "non-strict", "unimplemented", "failed", "unclean"]
+COLUMNS = [
+    "server",
+    "run",
+    "ok",
+    "informational",
+    "non-strict",
+    "unimplemented",
+    "failed",
+    "unclean",
+]
 LONG_GROUPS = ["9.*", "12.*", "13.*"]
 
 

@@ -578,9 +578,10 @@ class _Reader:
         self._lock.release()
 
 
-def as_message(data: object) -> Message:
+def as_message(data: object, hint: str = "For JSON, use send_json().") -> Message:
     """*data* as a message.
 
+    :param hint: what to do instead, for the error.
     :raises TypeError: if it is neither str nor bytes-like.
     """
     if isinstance(data, (str, bytes)):
@@ -588,6 +589,5 @@ def as_message(data: object) -> Message:
     if isinstance(data, (bytearray, memoryview)):
         return bytes(data)
     raise TypeError(
-        f"A message is str, bytes, bytearray or memoryview, not {type(data).__name__}. "
-        "For JSON, use send_json()."
+        f"A message is str, bytes, bytearray or memoryview, not {type(data).__name__}. {hint}"
     )

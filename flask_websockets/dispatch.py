@@ -376,9 +376,11 @@ class Session:
 
     def _reply_one(self, handler: Handler, reply: t.Any) -> None:
         for after in reversed(self.handlers.after_message):
-            reply = after.call(reply, self.values)
-            if reply is None:
+            changed = after.call(reply, self.values)
+            if changed is None:
                 return
+            if changed is not reply:
+                handler, reply = after, changed
         self.ws.send(self._as_message(handler, reply))
 
     def _as_message(self, handler: Handler, reply: t.Any) -> Message:
@@ -389,7 +391,10 @@ class Session:
         if isinstance(reply, Response):
             return response_message(reply, handler.name)
         if handler.replies_json and _is_json(reply):
-            return self.app.json.dumps(reply)
+            try:
+                return self.app.json.dumps(reply)
+            except TypeError as error:
+                raise TypeError(f"{handler.name} returned what is no JSON: {error}") from error
         raise TypeError(
             f"{handler.name} returned {type(reply).__name__}. Return str, bytes, a Flask "
             "Response such as jsonify() makes, a generator of these, or None for no reply."

@@ -179,7 +179,7 @@ class WebSockets:
         """
         if function is None:
             return lambda f: self._add_message(f, JSONHandler(f, filters))
-        if not callable(function):
+        if not callable(function) or isinstance(function, type):
             raise TypeError(
                 "on_json takes filters by name, such as on_json(type='move'), "
                 f"not {function!r} by position."
@@ -284,7 +284,7 @@ class WebSockets:
         if hasattr(data, "get_data"):
             message = response_message(data, "broadcast()'s argument")
         else:
-            message = as_message(data)
+            message = as_message(data, "For JSON, use jsonify().")
         rooms = [to] if isinstance(to, str) else to
         self._rooms().broadcast(
             message, None if rooms is None else list(rooms), [_id(one) for one in _several(skip)]
