@@ -58,14 +58,11 @@ class SocketContext:
         self._token = _cv_socket.set(self)
         if self._request is None:
             return
-        copy = self._request.copy()
-        # The URL was matched in the handshake; a converter may be costly.
-        copy.match_request = _do_nothing
-        if not hasattr(copy, "g"):
-            # Flask up to 3.1: a request context borrows the g of an outer context,
-            # so it gets one of its own beneath it.
-            self._push(self.app.app_context())
-        self._push(copy)
+        try:
+            self._push_copy()
+        except BaseException as error:
+            self.pop(error)
+            raise
 
     def pop(self, error: BaseException | None = None) -> None:
         """Run the teardown functions and take the contexts away again.
@@ -73,13 +70,15 @@ class SocketContext:
         :param error: passed to the teardown functions.
         """
         try:
-            while self._pushed:
+            if self._pushed:
                 self._pushed.pop().pop(error)
         finally:
-            while self._pushed:
-                self._pushed.pop().pop(error)
-            assert self._token is not None
-            _cv_socket.reset(self._token)
+            # Whatever a teardown function raises, nothing stays behind.
+            if self._pushed:
+                self.pop(error)
+            else:
+                assert self._token is not None
+                _cv_socket.reset(self._token)
 
     def copy(self) -> SocketContext:
         """A context of the same connection, to be pushed somewhere else."""
@@ -92,9 +91,18 @@ class SocketContext:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.pop(error)
 
-    def _push(self, context: t.Any) -> None:
-        context.push()
-        self._pushed.append(context)
+    def _push_copy(self) -> None:
+        copy = self._request.copy()
+        # The URL was matched in the handshake; a converter may be costly.
+        copy.match_request = _do_nothing
+        contexts = [copy]
+        if not hasattr(copy, "g"):
+            # Flask up to 3.1: a request context borrows the g of an outer context,
+            # so it gets one of its own beneath it.
+            contexts.insert(0, self.app.app_context())
+        for context in contexts:
+            context.push()
+            self._pushed.append(context)
 
 
 def has_socket_context() -> bool:

@@ -310,12 +310,12 @@ class WebSockets:
     def _attach(self, app: Flask, add: t.Callable[[_Rule], None]) -> None:
         state: _AppState = app.extensions.get(_EXTENSION) or _AppState(app)
         app.extensions[_EXTENSION] = state
-        if app not in self._apps:
-            self._apps.append(app)
-            state.rooms[self] = Rooms()
         for rule in self._rules:
             add(rule)
         self._attached.append(add)
+        if app not in self._apps:
+            self._apps.append(app)
+            state.rooms[self] = Rooms()
 
     def _add_to_app(self, app: Flask, rule: _Rule) -> None:
         if rule.endpoint in app.view_functions:
@@ -400,7 +400,7 @@ class WebSockets:
         )
 
 
-def _is_ours(application: t.Any, environ: t.Any) -> bool:
+def _is_ours(application: t.Any) -> bool:
     """Whether *application* is an app with this extension, under usual middleware."""
     for _ in range(20):
         if isinstance(application, Flask):

@@ -21,6 +21,7 @@ from support import wait_until
 
 from flask_websockets import copy_current_socket_context
 from flask_websockets import has_socket_context
+from flask_websockets import SocketContext
 from flask_websockets import WebSocket
 from flask_websockets import WebSockets
 from flask_websockets import ws
@@ -590,3 +591,33 @@ def test_a_thread_without_a_copied_context_has_none(app, sockets, serve):
         threading.Thread(target=task).start()
 
     assert ask(serve(app).connect(), "x") == "False False False"
+
+
+def test_nothing_stays_pushed_when_teardown_functions_raise():
+    app = Flask("teardown")
+    raised = []
+
+    @app.teardown_request
+    def first(error):
+        raised.append("request")
+        raise LookupError("request")
+
+    @app.teardown_appcontext
+    def second(error):
+        raised.append("app")
+        raise ValueError("app")
+
+    request_context = app.test_request_context("/")
+    with pytest.raises(ValueError, match="app"), request_context:
+        handshake = request_context.copy()
+    raised.clear()
+
+    context = SocketContext(app, handshake, None)  # type: ignore[arg-type]
+    context.push()
+    assert has_socket_context()
+    assert has_app_context()
+    with pytest.raises(ValueError, match="app"):
+        context.pop()
+    assert raised == ["request", "app"]
+    assert not has_socket_context()
+    assert not has_app_context()

@@ -107,7 +107,7 @@ def _release(outcome: tuple[t.Any, BaseException | None]) -> t.Any:
     return value
 
 
-def adopt_gevent_websocket(claims: t.Callable[[t.Any, t.Any], bool]) -> None:
+def adopt_gevent_websocket(claims: t.Callable[[t.Any], bool]) -> None:
     """Keep gevent-websocket's handler from shaking hands for our applications.
 
     It sends its 101 before the application is called, so that nothing could be
@@ -115,7 +115,7 @@ def adopt_gevent_websocket(claims: t.Callable[[t.Any, t.Any], bool]) -> None:
     applications that *claims* says are ours it runs pywsgi's own handler instead;
     all others get what they always got.
 
-    :param claims: called with the WSGI application and the environ.
+    :param claims: whether a WSGI application is one of ours.
     """
     from geventwebsocket.handler import WebSocketHandler
 
@@ -125,7 +125,7 @@ def adopt_gevent_websocket(claims: t.Callable[[t.Any, t.Any], bool]) -> None:
 
     @functools.wraps(original)
     def run_application(self: t.Any) -> t.Any:
-        if claims(self.application, self.environ):
+        if claims(self.application):
             return WSGIHandler.run_application(self)
         return original(self)
 

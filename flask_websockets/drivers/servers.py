@@ -99,7 +99,7 @@ def end_response(start_response: StartResponse, fields: list[tuple[str, str]]) -
     return []
 
 
-def adopt_servers(claims: t.Callable[[t.Any, WSGIEnvironment], bool]) -> None:
+def adopt_servers(claims: t.Callable[[t.Any], bool]) -> None:
     """Make servers that upgrade by themselves leave it to us for our applications.
 
     :param claims: whether a WSGI application is one of ours.
