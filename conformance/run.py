@@ -2,6 +2,7 @@
 
     python conformance/run.py                       every server, 5 to 10 minutes each
     python conformance/run.py pywsgi flask-run      some of them
+    python conformance/run.py pywsgi+tls            over TLS
     python conformance/run.py --quick               without the long groups 9, 12 and 13
     python conformance/run.py --jobs 2              two servers at a time
 
@@ -34,8 +35,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "servers"))
 
 from harness import COMMANDS  # noqa: E402
+from harness import make_certificate  # noqa: E402
 from harness import Process  # noqa: E402
+from harness import TLS_COMMANDS  # noqa: E402
 
+SERVERS = [*COMMANDS, *(f"{name}+tls" for name in TLS_COMMANDS)]
 RESULTS = ROOT / "docs" / "conformance-results.csv"
 COLUMNS = [
     "server",
@@ -78,12 +82,22 @@ def run(server: str, wstest: str, excluded: list[str], timeout: float) -> Result
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        process = Process(COMMANDS[server], work / "server.log", environ={"COMPRESS": "1"})
+        name, _, tls = server.partition("+")
+        certificate = make_certificate(work)
+        process = Process(
+            [
+                certificate.paths.get(part, part)
+                for part in (TLS_COMMANDS if tls else COMMANDS)[name]
+            ],
+            work / "server.log",
+            tls=certificate.context if tls else None,
+            environ={"COMPRESS": "1"},
+        )
         try:
             spec = {
                 "outdir": "./reports",
                 "options": {"failByDrop": False},
-                "servers": [{"agent": server, "url": f"ws://127.0.0.1:{process.port}/echo"}],
+                "servers": [{"agent": server, "url": process.url("/echo")}],
                 "cases": ["*"],
                 "exclude-cases": excluded,
                 "exclude-agent-cases": {},
@@ -110,14 +124,14 @@ def run(server: str, wstest: str, excluded: list[str], timeout: float) -> Result
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the conformance suite on every server.")
-    parser.add_argument("servers", nargs="*", help=f"of {', '.join(COMMANDS)}; all by default")
+    parser.add_argument("servers", nargs="*", help="all without TLS by default")
     parser.add_argument("--quick", action="store_true", help="without groups 9, 12 and 13")
     parser.add_argument("--jobs", type=int, default=1, help="how many servers at a time")
     parser.add_argument("--timeout", type=float, default=2400, help="seconds for one server")
     options = parser.parse_args()
-    unknown = set(options.servers) - set(COMMANDS)
+    unknown = set(options.servers) - set(SERVERS)
     if unknown:
-        parser.error(f"no server {', '.join(sorted(unknown))}; there are {', '.join(COMMANDS)}")
+        parser.error(f"no server {', '.join(sorted(unknown))}; there are {', '.join(SERVERS)}")
     wstest = os.environ.get("WSTEST", "wstest")
     excluded = LONG_GROUPS if options.quick else []
     clean, rows = True, []
@@ -145,7 +159,7 @@ def write(rows: list[list[str]]) -> None:
     with RESULTS.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(known[server] for server in COMMANDS if server in known)
+        writer.writerows(known[server] for server in SERVERS if server in known)
 
 
 if __name__ == "__main__":

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import pathlib
-import ssl
 import typing as t
 
 import pytest
-import trustme
+from harness import Certificate
 from harness import COMMANDS
+from harness import make_certificate
 from harness import Process
 from harness import TLS_COMMANDS
 
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, t.Any]:
-    """A certificate for localhost, and the context that trusts it."""
-    folder = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost", "127.0.0.1")
-    issued.private_key_pem.write_to_path(folder / "key.pem")
-    for number, pem in enumerate(issued.cert_chain_pems):
-        pem.write_to_path(folder / "certificate.pem", append=number > 0)
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return {
-        "CERTIFICATE": str(folder / "certificate.pem"),
-        "KEY": str(folder / "key.pem"),
-        "context": context,
-    }
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate for localhost."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
@@ -49,15 +37,15 @@ def start(tmp_path: pathlib.Path) -> t.Iterator[t.Callable[..., Process]]:
 def running(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    certificate: dict[str, t.Any],
+    certificate: Certificate,
 ) -> t.Iterator[Process]:
     """Each server in turn."""
     name, _, tls = request.param.partition("+")
     command = (TLS_COMMANDS if tls else COMMANDS)[name]
     process = Process(
-        [certificate.get(part, part) for part in command],
+        [certificate.paths.get(part, part) for part in command],
         tmp_path_factory.mktemp("log") / "log",
-        tls=certificate["context"] if tls else None,
+        tls=certificate.context if tls else None,
     )
     yield process
     process.stop()

@@ -14,6 +14,7 @@ import time
 import typing as t
 
 import pytest
+import trustme
 import websocket
 
 HERE = pathlib.Path(__file__).parent
@@ -147,9 +148,13 @@ class Process:
     def connect(self, path: str = "/", **options: t.Any) -> Client:
         client = Client(sslopt={"context": self.tls} if self.tls else {})
         client.settimeout(TIMEOUT)
-        scheme = "ws" if self.tls is None else "wss"
-        client.connect(f"{scheme}://localhost:{self.port}{path}", **options)
+        client.connect(self.url(path), **options)
         return client
+
+    def url(self, path: str = "/") -> str:
+        """The URL of a socket there."""
+        scheme = "ws" if self.tls is None else "wss"
+        return f"{scheme}://localhost:{self.port}{path}"
 
     def request(self, path: str, head: str = "", method: str = "GET") -> tuple[int, str, str]:
         """One HTTP/1.1 request. Returns the status, the head and the body."""
@@ -230,6 +235,26 @@ def open_raw(server: Process, path: str = "/", after: bytes = b"") -> socket.soc
 def frame(opcode: int, payload: bytes) -> bytes:
     """A client's frame of at most 125 bytes, masked with zeros."""
     return bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+
+
+class Certificate(t.NamedTuple):
+    """A certificate for localhost: its files, by their place in a command, and who trusts it."""
+
+    paths: dict[str, str]
+    context: ssl.SSLContext
+
+
+def make_certificate(folder: pathlib.Path) -> Certificate:
+    """Write a certificate and its key to *folder*."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    paths = {"CERTIFICATE": str(folder / "certificate.pem"), "KEY": str(folder / "key.pem")}
+    issued.private_key_pem.write_to_path(paths["KEY"])
+    for number, pem in enumerate(issued.cert_chain_pems):
+        pem.write_to_path(paths["CERTIFICATE"], append=number > 0)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return Certificate(paths, context)
 
 
 def needs(program: str) -> str:

@@ -11,6 +11,7 @@ import typing as t
 
 import pytest
 import websocket
+from harness import Certificate
 from harness import COMMANDS
 from harness import HANDSHAKE
 from harness import HERE
@@ -215,15 +216,15 @@ http {
 
 @pytest.mark.parametrize("name", ["pywsgi", "gunicorn-gevent", "gunicorn-gthread"])
 def test_behind_nginx_with_tls(
-    start: Start, tmp_path: pathlib.Path, certificate: dict[str, t.Any], name: str
+    start: Start, tmp_path: pathlib.Path, certificate: Certificate, name: str
 ):
     nginx = needs("nginx")
     backend = start(COMMANDS[name], environ={"PROXY": "1"})
     folder = tmp_path / "nginx"
     folder.mkdir()
     text = NGINX.replace("FOLDER", str(folder)).replace("BACKEND", str(backend.port))
-    for key in ("CERTIFICATE", "KEY"):
-        text = text.replace(key, certificate[key])
+    for key in certificate.paths:
+        text = text.replace(key, certificate.paths[key])
 
     # nginx reads its port from a file, so the file is written once the port is known.
     launcher = [
@@ -241,7 +242,7 @@ def test_behind_nginx_with_tls(
         str(folder / "nginx.conf"),
     ]
     (folder / "nginx.conf").write_text(text)
-    front = start(launcher, tls=certificate["context"])
+    front = start(launcher, tls=certificate.context)
 
     client = front.connect("/?name=ada")
     client.send("URL")
