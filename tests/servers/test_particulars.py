@@ -99,6 +99,93 @@ def test_ctrl_c_ends_pywsgi_with_sockets_open(start: Start):
     client.shutdown()
 
 
+def test_a_pool_of_pywsgi_that_stops_says_1001(start: Start, tmp_path: pathlib.Path):
+    source = tmp_path / "stopping.py"
+    source.write_text(
+        textwrap.dedent(f"""\
+        import signal, sys
+        sys.path.insert(0, {str(HERE)!r})
+        import gevent
+        from app import app
+        from gevent import pywsgi
+        from gevent.pool import Pool
+        server = pywsgi.WSGIServer(("127.0.0.1", int(sys.argv[1])), app, spawn=Pool())
+        gevent.signal_handler(signal.SIGTERM, server.stop, 0.1)
+        server.serve_forever(stop_timeout=0.1)
+        """)
+    )
+    server = start([sys.executable, str(source), "PORT"])
+    client = server.connect()
+    client.send("hello")
+    assert client.recv() == "hello"
+    server.process.send_signal(signal.SIGTERM)
+    assert client.recv_close() == (1001, "")
+    client.shutdown()
+    assert server.process.wait(10) == 0
+    assert "closed 1001 ''" in server.log()
+    assert "Traceback" not in server.log()
+
+
+@pytest.mark.parametrize("kind", ["pywsgi", "werkzeug"])
+def test_a_monkey_patched_program(start: Start, tmp_path: pathlib.Path, kind: str):
+    source = tmp_path / "patched.py"
+    source.write_text(
+        textwrap.dedent("""\
+        from gevent import monkey
+        monkey.patch_all()
+        import sys, threading, time
+        import gevent
+        from flask import Flask
+        from flask_websockets import WebSockets, ws
+
+        app = Flask(__name__)
+        sockets = WebSockets(app)
+        waiting = []
+
+        @sockets.on_message("MEET")
+        def meet():
+            # Each waits for the other: one that blocks the process would wait for ever.
+            waiting.append(ws.id)
+            while len(waiting) < 2:
+                time.sleep(0.001)
+            return "met"
+
+        @sockets.on_message("NATIVE")
+        def native():
+            connection = ws._get_current_object()
+            def work():
+                connection.send("from a native thread")
+                sockets.broadcast("to all")
+            gevent.get_hub().threadpool.apply(work)
+
+        @sockets.on_message("THREAD")
+        def thread():
+            thread = threading.Thread(target=sockets.broadcast, args=["from a thread"])
+            thread.start()
+            thread.join()
+
+        port = int(sys.argv[1])
+        if sys.argv[2] == "werkzeug":
+            app.run(port=port)
+        else:
+            from gevent import pywsgi
+            pywsgi.WSGIServer(("127.0.0.1", port), app).serve_forever()
+        """)
+    )
+    server = start([sys.executable, str(source), "PORT", kind])
+    one, two = server.connect(), server.connect()
+    one.send("MEET")
+    two.send("MEET")
+    assert (one.recv(), two.recv()) == ("met", "met")
+    one.send("NATIVE")
+    assert (one.recv(), one.recv(), two.recv()) == ("from a native thread", "to all", "to all")
+    one.send("THREAD")
+    assert (one.recv(), two.recv()) == ("from a thread", "from a thread")
+    one.close()
+    two.close()
+    assert "Traceback" not in server.log()
+
+
 def test_under_gevent_websocket_another_app_gets_its_own_upgrade(
     start: Start, tmp_path: pathlib.Path
 ):
