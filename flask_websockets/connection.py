@@ -79,7 +79,6 @@ class WebSocket:
         self._inbox: deque[Message] = deque()
         self._ending: Close | Failure | None = None  # the peer's, behind the inbox
         self._gone = False  # the peer's bytes have ended
-        self._failed = False  # after a failure the peer's bytes mean nothing
         self._last_read = 0.0
         self._ping: tuple[bytes, float] | None = None
         self._ping_sent = False
@@ -141,7 +140,9 @@ class WebSocket:
         :raises TypeError: if *data* is neither.
         """
         self._require_open()
-        self._send_now(as_message(data))
+        message = as_message(data)
+        self._look()
+        self._transport.call(self._send, message)
 
     def send_json(self, obj: t.Any, *, dumps: t.Callable[[t.Any], str] = json.dumps) -> None:
         """Send *obj* as JSON text. Errors as for :meth:`send`.
@@ -194,7 +195,7 @@ class WebSocket:
         encode_close(code, reason)
         if self._phase is State.CONNECTING:
             raise RuntimeError("The connection is not open yet. In before_open, use abort().")
-        self._transport.call(self._close, code, reason, True)
+        self._transport.call(self._close, code, reason)
 
     @property
     def connecting(self) -> bool:
@@ -383,23 +384,19 @@ class WebSocket:
         if self._phase is State.CLOSED:
             return
         if isinstance(self._ending, Failure):
-            self._failed = True
-            self._answer_close(self._ending.code, self._ending.reason)
+            self._answer_close(*self._ending, said=self._ending.reason)
         elif self._ending is not None:
             # RFC 6455, section 5.5.1: answer with the code that was received.
-            self._answer_close(*self._ending)
+            self._answer_close(*self._ending, said="")
         elif self._gone:
             self._set_closed(CloseCode.ABNORMAL_CLOSURE)
 
-    def _answer_close(self, code: int, reason: str) -> None:
-        echo = reason if self._failed else ""
-
+    def _answer_close(self, code: int, reason: str, *, said: str) -> None:
         def answer() -> None:
-            if self._phase is State.OPEN:
-                self._set_closed(code, reason)
-                self._transport.queue(Protocol.encode_close(code, echo))
-            else:
-                self._set_closed(code, reason)
+            is_answer = self._phase is State.OPEN
+            self._set_closed(code, reason)
+            if is_answer:
+                self._transport.queue(Protocol.encode_close(code, said))
 
         try:
             self._transport.run(answer)
@@ -465,10 +462,6 @@ class WebSocket:
 
     # Writing
 
-    def _send_now(self, message: Message) -> None:
-        self._look()
-        self._transport.call(self._send, message)
-
     def _send(self, message: Message) -> None:
         try:
             self._transport.run(self._queue, message)
@@ -524,11 +517,11 @@ class WebSocket:
 
     # Closing
 
-    def _close(self, code: int, reason: str, hooks: bool) -> None:
+    def _close(self, code: int, reason: str) -> None:
         if self._phase is not State.OPEN:
             return
         hook, self._before_close = self._before_close, None
-        if hooks and hook is not None:
+        if hook is not None:
             hook()
         try:
             self._transport.run(self._start_closing, code, reason)

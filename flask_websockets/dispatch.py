@@ -243,7 +243,7 @@ class Session:
             self._turn(self._run_loop)
         else:
             self._handle_messages()
-        self._close(CloseCode.NORMAL_CLOSURE)
+        self.ws.close(CloseCode.NORMAL_CLOSURE)
 
     def before_close(self) -> None:
         """Our side is about to close, still connected: the last replies."""
@@ -267,7 +267,7 @@ class Session:
             except RuntimeError as error:
                 # A task that a handler started receives in the loop's place.
                 self._log(error)
-                self._close(CloseCode.INTERNAL_ERROR)
+                self.ws.close(CloseCode.INTERNAL_ERROR)
                 return
             assert message is not None
             self._turn(self._message, message)
@@ -275,7 +275,7 @@ class Session:
     def _turn(self, function: t.Callable[..., None], *args: t.Any) -> None:
         """Run user code in a fresh context; what nobody answers for closes with 1011."""
         if not self._guarded(self._answered, function, *args):
-            self._close(CloseCode.INTERNAL_ERROR)
+            self.ws.close(CloseCode.INTERNAL_ERROR)
 
     def _guarded(self, function: t.Callable[..., object], *args: t.Any) -> bool:
         """Run user code in a fresh context and log what it raises, once.
@@ -331,9 +331,6 @@ class Session:
 
     def _context(self) -> SocketContext:
         return SocketContext(self.app, self.request, self.ws)
-
-    def _close(self, code: int) -> None:
-        self.ws.close(code)
 
     # What is done in a turn
 
