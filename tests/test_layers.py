@@ -25,6 +25,7 @@ LAYERS = [
     ["dispatch"],
     ["context"],
     ["connection"],
+    ["link"],
     ["rooms", "config"],
     ["protocol", "drivers"],
     ["exceptions"],

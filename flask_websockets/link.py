@@ -1,0 +1,384 @@
+"""An open connection below its users: receive, send, ping, close.
+
+Stands between the protocol, which knows no socket, and a transport, which knows no
+frame. Reading is done by one at a time, whoever serves the connection as a rule;
+writing by anybody, each frame whole and in order. Knows no room and nothing of Flask.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+import typing as t
+from collections import deque
+from enum import Enum
+
+from .config import Config
+from .drivers import Transport
+from .exceptions import ConnectionClosed
+from .protocol import Close
+from .protocol import CloseCode
+from .protocol import Failure
+from .protocol import Ping
+from .protocol import Pong
+from .protocol import Protocol
+from .rooms import Envelope
+from .rooms import Message
+
+#: A sender that never receives looks for the peer's Close this often, in seconds.
+_LOOK_INTERVAL = 0.05
+
+
+class State(Enum):
+    """OPEN -> CLOSING -> CLOSED; where the peer closes, the second is skipped."""
+
+    OPEN = "open"
+    CLOSING = "closing"  # our Close is sent, the peer's is awaited
+    CLOSED = "closed"  # both are through, or the connection is lost
+
+
+class Link:
+    """The frames of one connection.
+
+    :param config: limits and times.
+    :param transport: moves the bytes.
+    :param protocol: reads and builds the frames.
+    :param before_close: called before our side closes, while still connected.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        transport: Transport,
+        protocol: Protocol,
+        before_close: t.Callable[[], object],
+    ) -> None:
+        self.state = State.OPEN
+        #: The code and reason of the first Close frame of either side.
+        self.code: int | None = None
+        self.reason = ""
+        #: Seconds that the last answered Ping took.
+        self.latency: float | None = None
+        self._config = config
+        self._transport = transport
+        self._protocol = protocol
+        self._before_close: t.Callable[[], object] | None = before_close
+        # Only ever tried, never waited for: one reader at a time.
+        self._reading = threading.Lock()
+        self._inbox: deque[Message] = deque()
+        self._ending: Close | Failure | None = None  # the peer's, behind the inbox
+        self._gone = False  # the peer's bytes have ended
+        self._last_read = 0.0
+        self._close_until = 0.0
+        self._ping: tuple[bytes, float] | None = None
+        self._ping_sent = False
+        self._alive_until = 0.0  # when to ping, or to give up if a ping is out
+        self._heard()
+
+    # For everybody: each may wait, and is called from any thread or greenlet
+
+    def receive(self, timeout: float | None) -> Message | None:
+        """Wait for the next message; None when *timeout* seconds are over."""
+        self.require_open()
+        return self._transport.call(self._receive_alone, timeout)
+
+    def send(self, message: Message) -> None:
+        """Send *message* and wait until the system has taken it."""
+        self.require_open()
+        self.look()
+        self._transport.call(self._send, message)
+
+    def ping(self, payload: bytes) -> None:
+        """Send a Ping; its Pong sets :attr:`latency`."""
+        self.require_open()
+        self._transport.call(self._send_ping, payload)
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake, after ``before_close``. Waits for no answer."""
+        self._transport.call(self._close, code, reason)
+
+    def deliver(self, envelope: Envelope) -> None:
+        """Queue a broadcast; never waits for a slow peer and never raises."""
+        self._transport.call(self._transport.run, self._deliver, envelope)
+
+    def look(self) -> None:
+        """Notice the peer's Close without waiting, for loops that only send."""
+        if (
+            self.state is State.OPEN
+            and not self._inbox
+            and time.monotonic() - self._last_read > _LOOK_INTERVAL
+            and self._transport.is_serving()
+            and self._reading.acquire(blocking=False)
+        ):
+            try:
+                while not self._inbox and not self._gone and self._read(0):
+                    pass
+                if not self._inbox:
+                    self._keep_alive()
+                    self._settle()
+            finally:
+                self._reading.release()
+
+    def require_open(self) -> None:
+        """:raises ConnectionClosed: unless messages can be sent and received."""
+        if self.state is not State.OPEN:
+            raise ConnectionClosed(self.code or CloseCode.ABNORMAL_CLOSURE, self.reason)
+
+    # For who serves the connection
+
+    def finish(self) -> None:
+        """End the closing handshake, whatever state it is in, within its time.
+
+        The transport is still to be ended by :meth:`hang_up`.
+        """
+        if self._reading.acquire(blocking=False):
+            try:
+                self._await_close()
+            finally:
+                self._reading.release()
+        else:
+            # Somebody still receives in a task of its own: this wakes it up.
+            self._transport.shut_down()
+            self._gone = True
+        self._set_closed(CloseCode.ABNORMAL_CLOSURE)
+
+    def hang_up(self) -> None:
+        """End the TCP connection so that our last frame arrives.
+
+        A descriptor that is closed with bytes unread resets the connection, and a
+        reset can overtake the Close frame: so first let the peer finish.
+        """
+        self._transport.end_output()
+        deadline = time.monotonic() + self._config.close_timeout
+        while not self._gone:
+            data = self._transport.read(max(0.0, deadline - time.monotonic()))
+            self._gone = data is None or not data
+        self._transport.close()
+
+    def abort(self, code: int) -> None:
+        """Say *code* if that takes no waiting, and wait for nothing afterwards."""
+        try:
+            self._transport.run(self._start_closing, code, "")
+        except OSError:
+            pass
+        self._set_closed(code)
+        self._gone = True
+
+    # Reading
+
+    def _receive_alone(self, timeout: float | None) -> Message | None:
+        with _Reader(self._reading):
+            return self._receive(timeout)
+
+    def _receive(self, timeout: float | None) -> Message | None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self.require_open()
+            if self._inbox:
+                return self._inbox.popleft()
+            self._settle()
+            self.require_open()
+            now = time.monotonic()
+            if deadline is not None and now >= deadline and self._last_read >= deadline:
+                return None
+            if not self._read(self._time_left(now, deadline)):
+                self._keep_alive()
+
+    def _time_left(self, now: float, deadline: float | None) -> float | None:
+        times = [] if deadline is None else [deadline]
+        if self._config.ping_interval is not None:
+            times.append(self._alive_until)
+        return max(0.0, min(times) - now) if times else None
+
+    def _read(self, timeout: float | None) -> bool:
+        """Read once, answer Pings, put messages in the inbox. False if nothing came."""
+        data = self._transport.read(timeout)
+        self._last_read = time.monotonic()
+        if data is None:
+            return False
+        if not data:
+            self._gone = True
+            return True
+        self._heard()
+        pongs = []
+        for event in self._protocol.receive(data):
+            if isinstance(event, (str, bytes)):
+                if self.state is State.OPEN:
+                    self._inbox.append(event)
+            elif isinstance(event, Ping):
+                pongs.append(Protocol.encode_pong(event.payload))
+            elif isinstance(event, Pong):
+                self._take_pong(event.payload)
+            else:
+                self._ending = event
+        if pongs and self.state is State.OPEN:
+            self._write(b"".join(pongs))
+        return True
+
+    def _settle(self) -> None:
+        """Do what the peer's Close, failure or disappearance asks for.
+
+        Only once all messages before it are taken, so that they are answered.
+        """
+        if self.state is State.CLOSED:
+            return
+        if isinstance(self._ending, Failure):
+            self._answer_close(*self._ending, said=self._ending.reason)
+        elif self._ending is not None:
+            # RFC 6455, section 5.5.1: answer with the code that was received.
+            self._answer_close(*self._ending, said="")
+        elif self._gone:
+            self._set_closed(CloseCode.ABNORMAL_CLOSURE)
+
+    def _answer_close(self, code: int, reason: str, *, said: str) -> None:
+        def answer() -> None:
+            is_answer = self.state is State.OPEN
+            self._set_closed(code, reason)
+            if is_answer:
+                self._transport.queue(Protocol.encode_close(code, said))
+
+        try:
+            self._transport.run(answer)
+            self._transport.flush(self._config.close_timeout)
+        except OSError:
+            pass  # it did not wait for our answer
+
+    def _await_close(self) -> None:
+        while self.state is State.CLOSING:
+            left = self._close_until - time.monotonic()
+            if left <= 0:
+                return
+            self._settle()
+            if self.state is State.CLOSING:
+                self._read(left)
+
+    # Keeping alive
+
+    def _heard(self) -> None:
+        """The peer lives: the next Ping is an interval away."""
+        self._ping_sent = False
+        if self._config.ping_interval is not None:
+            self._alive_until = time.monotonic() + self._config.ping_interval
+
+    def _keep_alive(self) -> None:
+        if self._config.ping_interval is None or time.monotonic() < self._alive_until:
+            return
+        if self._ping_sent:
+            # Nothing came for interval and timeout together.
+            self._set_closed(CloseCode.ABNORMAL_CLOSURE, "no answer to a ping")
+            self._gone = True
+            return
+        self._ping_sent = True
+        self._alive_until = time.monotonic() + self._config.ping_timeout
+        self._send_ping(secrets.token_bytes(4))
+
+    def _send_ping(self, payload: bytes) -> None:
+        self._ping = (payload, time.monotonic())
+        self._write(Protocol.encode_ping(payload))
+
+    def _take_pong(self, payload: bytes) -> None:
+        if self._ping is not None and self._ping[0] == payload:
+            self.latency = time.monotonic() - self._ping[1]
+            self._ping = None
+
+    # Writing
+
+    def _send(self, message: Message) -> None:
+        try:
+            self._transport.run(self._queue, message)
+            self._transport.flush(self._config.stall_timeout)
+        except OSError:
+            self._lose()
+
+    def _queue(self, message: Message) -> None:
+        self.require_open()
+        self._transport.queue(self._protocol.encode_message(message))
+
+    def _write(self, frame: bytes) -> None:
+        """Send a control frame; who is gone is noticed by reading."""
+        try:
+            self._transport.run(self._transport.queue, frame)
+            self._transport.flush(self._config.stall_timeout)
+        except OSError:
+            self._transport.shut_down()
+
+    def _lose(self) -> t.NoReturn:
+        """The peer took no more. Perhaps it said why before it left."""
+        if self._transport.is_serving() and self._reading.acquire(blocking=False):
+            try:
+                while not self._gone and self._read(0):
+                    pass
+                if self._ending is not None:
+                    self._set_closed(*self._ending)
+            finally:
+                self._reading.release()
+        self._set_closed(CloseCode.ABNORMAL_CLOSURE)
+        self._transport.shut_down()
+        self._gone = True
+        raise ConnectionClosed(self.code or CloseCode.ABNORMAL_CLOSURE, self.reason)
+
+    def _deliver(self, envelope: Envelope) -> None:
+        transport, config = self._transport, self._config
+        if self.state is not State.OPEN:
+            return
+        if transport.unsent + len(envelope.frame) > config.send_buffer and transport.unsent:
+            if config.slow_client == "close":
+                # Nothing that is queued can reach it, a Close frame neither.
+                self._set_closed(CloseCode.POLICY_VIOLATION, "too slow")
+                transport.call_later(0, transport.shut_down)
+            return
+        try:
+            if self._protocol.compresses:
+                transport.queue(self._protocol.encode_message(envelope.message))
+            else:
+                transport.queue(envelope.frame)
+            transport.flush_soon(config.stall_timeout)
+        except OSError:
+            pass  # gone; who reads it will notice
+
+    # Closing
+
+    def _close(self, code: int, reason: str) -> None:
+        if self.state is not State.OPEN:
+            return
+        hook, self._before_close = self._before_close, None
+        if hook is not None:
+            hook()
+        try:
+            self._transport.run(self._start_closing, code, reason)
+            self._transport.flush(self._config.close_timeout)
+        except OSError:
+            self._transport.shut_down()
+        if not self._transport.is_serving():
+            # Who serves it may be waiting without an end, or be busy.
+            self._transport.call_later(self._config.close_timeout, self._transport.shut_down)
+
+    def _start_closing(self, code: int, reason: str) -> None:
+        if self.state is State.OPEN:
+            self.state = State.CLOSING
+            self.code, self.reason = code, reason
+            self._close_until = time.monotonic() + self._config.close_timeout
+            self._transport.queue(Protocol.encode_close(code, reason))
+
+    def _set_closed(self, code: int, reason: str = "") -> None:
+        self.state = State.CLOSED
+        if self.code is None:
+            self.code, self.reason = code, reason
+
+
+class _Reader:
+    """Holds the right to read. Two who wait for the same message is a mistake."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                "Another thread or greenlet is receiving on this connection already. "
+                "Let one receive, and hand the messages on."
+            )
+
+    def __exit__(self, *args: object) -> None:
+        self._lock.release()
