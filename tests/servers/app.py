@@ -1,6 +1,6 @@
 """The app that every server of the contract suite runs, in a process of its own.
 
-Started by ``servers.py`` beside it, by gunicorn, or by ``flask run``.
+Started by ``run.py`` beside it, by gunicorn, or by ``flask run``.
 """
 
 from __future__ import annotations
