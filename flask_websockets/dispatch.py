@@ -239,6 +239,8 @@ class Session:
         """
         if self.handlers.on_open:
             self._turn(self._opened)
+            if not self.ws.connected:
+                return  # on_open closed it, failed, or took longer than the client stayed
         if self.loop is not None:
             self._turn(self._run_loop)
         else:

@@ -97,6 +97,8 @@ class Endpoint:
         refusal = self._before_open(app, ws, values)
         if refusal is not None:
             return refusal
+        if handshake.lease.theirs is not None:
+            ws.subprotocol = None  # the 101 is sent and names none
         response = Response(status=101)
         response.headers.remove("Content-Type")
         response.headers["Upgrade"] = "websocket"

@@ -1441,3 +1441,19 @@ def test_after_message_is_named_for_what_it_returns(app, sockets, serve, log):
     client.send("x")
     assert client.recv_close() == (1011, "")
     assert str(the_error(log)).startswith(f"{after.__qualname__}() returned int. ")
+
+
+def test_a_loop_is_not_begun_once_on_open_has_closed(app, sockets, serve):
+    begun, closes = [], []
+    sockets.on_open(lambda: ws.close(4000, "not today"))
+    sockets.route("/raw")(lambda connection: begun.append(connection))
+
+    @sockets.on_close
+    def closed(code):
+        closes.append(code)
+
+    client = serve(app).connect("/raw")
+    assert client.recv_close() == (4000, "not today")
+    client.send_close(4000)
+    wait_until(lambda: closes, "on_close")
+    assert (begun, closes) == ([], [4000])
