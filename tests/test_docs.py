@@ -48,7 +48,23 @@ def run_page(page: Path) -> dict[str, t.Any]:
         # So that a traceback points at the page.
         code = compile("\n" * start + block, str(page), "exec")
         exec(code, namespace)
+    if "db" in namespace:
+        _databases.append((namespace["app"], namespace["db"]))
     return namespace
+
+
+#: The apps and databases of the pages that a test has run.
+_databases: list[tuple[t.Any, t.Any]] = []
+
+
+@pytest.fixture(autouse=True)
+def _close_databases():
+    yield
+    while _databases:
+        app, db = _databases.pop()
+        with app.app_context():
+            for engine in db.engines.values():
+                engine.dispose()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
