@@ -168,8 +168,16 @@ class Link:
     # Reading
 
     def _receive_alone(self, timeout: float | None) -> Message | None:
-        with _Reader(self._reading):
+        # Two who wait for the same message is a mistake.
+        if not self._reading.acquire(blocking=False):
+            raise RuntimeError(
+                "Another thread or greenlet is receiving on this connection already. "
+                "Let one receive, and hand the messages on."
+            )
+        try:
             return self._receive(timeout)
+        finally:
+            self._reading.release()
 
     def _receive(self, timeout: float | None) -> Message | None:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -365,20 +373,3 @@ class Link:
         self.state = State.CLOSED
         if self.code is None:
             self.code, self.reason = code, reason
-
-
-class _Reader:
-    """Holds the right to read. Two who wait for the same message is a mistake."""
-
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError(
-                "Another thread or greenlet is receiving on this connection already. "
-                "Let one receive, and hand the messages on."
-            )
-
-    def __exit__(self, *args: object) -> None:
-        self._lock.release()

@@ -14,6 +14,7 @@ from support import GeventServer
 from support import ThreadServer
 
 from flask_websockets import has_socket_context
+from flask_websockets import WebSockets
 
 if os.environ.get("CI"):
     # A program that a test needs and does not find is a failure, no reason to skip.
@@ -25,6 +26,24 @@ def app() -> Flask:
     app = Flask("tests")
     app.secret_key = "not a secret"
     return app
+
+
+@pytest.fixture
+def sockets(app: Flask) -> WebSockets:
+    """The endpoint at "/" of the app."""
+    return WebSockets(app)
+
+
+@pytest.fixture
+def closes(sockets: WebSockets) -> list[tuple[int, str]]:
+    """What ``on_close`` was given, each time."""
+    closes: list[tuple[int, str]] = []
+
+    @sockets.on_close
+    def closed(code, reason):
+        closes.append((code, reason))
+
+    return closes
 
 
 @pytest.fixture(params=["threads", "gevent"])

@@ -21,22 +21,6 @@ from flask_websockets import ws
 
 
 @pytest.fixture
-def sockets(app: Flask) -> WebSockets:
-    return WebSockets(app)
-
-
-@pytest.fixture
-def closes(sockets: WebSockets) -> list[tuple[int, str]]:
-    closes = []
-
-    @sockets.on_close
-    def closed(code, reason):
-        closes.append((code, reason))
-
-    return closes
-
-
-@pytest.fixture
 def spawn(request: pytest.FixtureRequest):
     """Start a task of the kind that the server runs handlers in."""
 

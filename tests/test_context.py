@@ -27,11 +27,6 @@ from flask_websockets import WebSockets
 from flask_websockets import ws
 
 
-@pytest.fixture
-def sockets(app: Flask) -> WebSockets:
-    return WebSockets(app)
-
-
 def ask(client, message):
     client.send(message)
     return client.recv()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import pytest
 import websocket
 from flask import abort
-from flask import Flask
 from flask import got_request_exception
 from flask import has_request_context
 from flask import jsonify
@@ -21,11 +20,6 @@ from flask_websockets import ConnectionClosed
 from flask_websockets import has_socket_context
 from flask_websockets import WebSockets
 from flask_websockets import ws
-
-
-@pytest.fixture
-def sockets(app: Flask) -> WebSockets:
-    return WebSockets(app)
 
 
 def replies(client, *messages):
@@ -692,17 +686,6 @@ def test_after_message_sees_what_a_json_handler_returned(app, sockets, serve):
 
 
 # Closing
-
-
-@pytest.fixture
-def closes(sockets: WebSockets) -> list[tuple[int, str]]:
-    closes = []
-
-    @sockets.on_close
-    def closed(code, reason):
-        closes.append((code, reason))
-
-    return closes
 
 
 def test_on_close_with_the_clients_code_and_reason(app, sockets, serve, closes):

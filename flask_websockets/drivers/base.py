@@ -94,9 +94,9 @@ class Transport(ABC):
         :param stall: seconds that may pass without a byte being taken.
         :raises OSError: if the peer is gone, or takes nothing for so long.
         """
-        if not self._unsent:
-            return
-        self._flush(stall)
+        if self._unsent:
+            self.run(self._start_flush)
+            self._finish_flush(stall)
 
     def flush_soon(self, stall: float | None) -> None:
         """The same in a task of its own, which ends the connection on errors.
@@ -104,7 +104,7 @@ class Transport(ABC):
         Call it inside :meth:`run`.
         """
         if self._unsent and not self._flushers:
-            self._flushers += 1
+            self._start_flush()
             self.spawn(lambda: self._flush_in_background(stall))
 
     def end_output(self) -> None:
@@ -158,10 +158,6 @@ class Transport(ABC):
     def _wait_writable(self, timeout: float | None) -> bool: ...
 
     # The outbox
-
-    def _flush(self, stall: float | None) -> None:
-        self.run(self._start_flush)
-        self._finish_flush(stall)
 
     def _start_flush(self) -> None:
         self._flushers += 1
