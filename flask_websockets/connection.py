@@ -239,7 +239,7 @@ class WebSocket:
         self._rooms.leave_all(self)
 
     def hang_up(self) -> None:
-        """End the TCP connection so that our last frame arrives."""
+        """See to it that our last frame arrives before the transport is closed."""
         self._opened().hang_up()
 
     def abort(self, code: int) -> None:

@@ -130,7 +130,7 @@ class Link:
     def finish(self) -> None:
         """End the closing handshake, whatever state it is in, within its time.
 
-        The transport is still to be ended by :meth:`hang_up`.
+        What is left is :meth:`hang_up`.
         """
         if self._reading.acquire(blocking=False):
             try:
@@ -144,7 +144,7 @@ class Link:
         self._set_closed(CloseCode.ABNORMAL_CLOSURE)
 
     def hang_up(self) -> None:
-        """End the TCP connection so that our last frame arrives.
+        """See to it that our last frame arrives before the transport is closed.
 
         A descriptor that is closed with bytes unread resets the connection, and a
         reset can overtake the Close frame: so first let the peer finish.
@@ -154,7 +154,6 @@ class Link:
         while not self._gone:
             data = self._transport.read(max(0.0, deadline - time.monotonic()))
             self._gone = data is None or not data
-        self._transport.close()
 
     def abort(self, code: int) -> None:
         """Say *code* if that takes no waiting, and wait for nothing afterwards."""
