@@ -24,6 +24,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -132,12 +133,15 @@ def main() -> int:
     unknown = set(options.servers) - set(SERVERS)
     if unknown:
         parser.error(f"no server {', '.join(sorted(unknown))}; there are {', '.join(SERVERS)}")
-    wstest = os.environ.get("WSTEST", "wstest")
+    wstest = shutil.which(os.environ.get("WSTEST", "wstest"))
+    if wstest is None:
+        parser.error("no program wstest; say where the suite is with WSTEST=path/to/wstest")
+    program = os.path.abspath(wstest)
     excluded = LONG_GROUPS if options.quick else []
     clean, rows = True, []
     with ThreadPoolExecutor(options.jobs) as pool:
         results = pool.map(
-            lambda server: run(server, os.path.abspath(wstest), excluded, options.timeout),
+            lambda server: run(server, program, excluded, options.timeout),
             options.servers or list(COMMANDS),
         )
         for result in results:
