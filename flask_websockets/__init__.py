@@ -8,10 +8,10 @@ from .context import ws as ws
 from .exceptions import ConnectionClosed as ConnectionClosed
 from .exceptions import HandshakeError as HandshakeError
 from .exceptions import WebSocketError as WebSocketError
-from .extension import Clients as Clients
 from .extension import WebSockets as WebSockets
 from .middleware import WebSocketMiddleware as WebSocketMiddleware
 from .protocol import CloseCode as CloseCode
+from .rooms import Clients as Clients
 
 __all__ = [
     "Clients",

@@ -17,6 +17,7 @@ from .connection import WebSocket
 from .context import SocketContext
 from .exceptions import ConnectionClosed
 from .protocol import CloseCode
+from .rooms import Clients
 from .rooms import Message
 
 Values = t.Mapping[str, t.Any]
@@ -221,6 +222,7 @@ class Session:
     :param handlers: those of its endpoint.
     :param request: the handshake's request context, to be copied.
     :param values: the variables of the URL.
+    :param clients: the open connections of the endpoint.
     :param loop: the handler of a ``route``, which reads and writes by itself.
     """
 
@@ -229,6 +231,7 @@ class Session:
     handlers: Handlers
     request: t.Any
     values: Values
+    clients: Clients[WebSocket]
     loop: Handler | None = None
 
     def serve(self) -> None:
@@ -342,7 +345,7 @@ class Session:
 
     def _run_loop(self) -> None:
         assert self.loop is not None
-        self._reply(self.loop, self.loop.call(self.ws, self.values))
+        self._reply(self.loop, self.loop.call(self.ws, {"clients": self.clients, **self.values}))
 
     def _closing(self) -> None:
         for handler in self.handlers.before_close:

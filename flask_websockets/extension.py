@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import typing as t
-from collections.abc import Collection
 
 from flask import Blueprint
 from flask import current_app
@@ -25,6 +24,7 @@ from .drivers import adopt_servers
 from .handshake import Endpoint
 from .handshake import explain_mismatch
 from .middleware import WebSocketMiddleware
+from .rooms import Clients
 from .rooms import Message
 from .rooms import Rooms
 
@@ -49,27 +49,6 @@ class _AppState:
         app.before_request(explain_mismatch)
         app.wsgi_app = WebSocketMiddleware(app.wsgi_app)  # type: ignore[method-assign]
         adopt_servers(_is_ours)
-
-
-class Clients(Collection["WebSocket"]):
-    """The open connections: looping over it loops over those of that moment."""
-
-    def __init__(self, rooms: Rooms[WebSocket]) -> None:
-        self._rooms = rooms
-
-    def __iter__(self) -> t.Iterator[WebSocket]:
-        return iter(self._rooms.members())
-
-    def __len__(self) -> int:
-        return len(self._rooms)
-
-    def __contains__(self, ws: object) -> bool:
-        # The proxy is not the connection, but it has its id.
-        id = getattr(ws, "id", None)
-        return isinstance(id, str) and self._rooms.get(id) is not None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {len(self)}>"
 
 
 class WebSockets:
@@ -190,7 +169,8 @@ class WebSockets:
         """Serve *path* with a loop: ``def raw(ws, room)`` reads and writes as it likes.
 
         When it returns, its reply is sent and the connection is closed with 1000.
-        The hooks of this object apply, its handlers of messages do not.
+        The hooks of this object apply, its handlers of messages do not. Besides the
+        URL's variables it may name ``clients``, which is :attr:`clients`.
 
         :param path: the URL rule.
         :param endpoint: the rule's name; the function's unless given.
@@ -260,7 +240,7 @@ class WebSockets:
     # From anywhere
 
     @property
-    def clients(self) -> Clients:
+    def clients(self) -> Clients[WebSocket]:
         """The open connections: a live view, safe to loop over while they change."""
         return Clients(self._rooms())
 
@@ -332,7 +312,7 @@ class WebSockets:
             added.methods = None
             variables = frozenset(added.arguments)
             if rule.loop is not None:
-                rule.loop.check(variables)
+                rule.loop.check(variables | {"clients"})
             self._variables.append((rule, variables))
             for handler, names in self._known:
                 self._check(handler, names, rule, variables)

@@ -34,6 +34,7 @@ from .protocol.handshake import accept_key
 from .protocol.handshake import is_valid_key
 from .protocol.handshake import parse_extensions
 from .protocol.handshake import split_tokens
+from .rooms import Clients
 from .rooms import Rooms
 
 #: Where the handshake travels in the WSGI environ.
@@ -114,10 +115,16 @@ class Endpoint:
             if agreed is not None:
                 deflate = PerMessageDeflate(agreed[0], config.compression)
                 response.headers["Sec-WebSocket-Extensions"] = agreed[1]
-        handshake.accepted = Accepted(
-            Session(app, ws, self._handlers, copy_request_context(), values, self._loop),
-            Protocol(config.max_message_size, deflate),
+        session = Session(
+            app,
+            ws,
+            self._handlers,
+            copy_request_context(),
+            values,
+            Clients(self._rooms(app)),
+            self._loop,
         )
+        handshake.accepted = Accepted(session, Protocol(config.max_message_size, deflate))
         return response
 
     def _before_open(self, app: Flask, ws: WebSocket, values: t.Mapping[str, t.Any]) -> t.Any:

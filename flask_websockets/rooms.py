@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import typing as t
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .protocol import Protocol
@@ -126,3 +127,24 @@ class Rooms(t.Generic[M]):
         joined = self._joined.get(member.id)
         if joined is not None:
             joined.discard(room)
+
+
+class Clients(Collection[M]):
+    """The open connections: looping over it loops over those of that moment."""
+
+    def __init__(self, rooms: Rooms[M]) -> None:
+        self._rooms = rooms
+
+    def __iter__(self) -> t.Iterator[M]:
+        return iter(self._rooms.members())
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def __contains__(self, ws: object) -> bool:
+        # The proxy is not the connection, but it has its id.
+        id = getattr(ws, "id", None)
+        return isinstance(id, str) and self._rooms.get(id) is not None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {len(self)}>"

@@ -1301,6 +1301,34 @@ def test_a_loop_reads_and_writes_as_it_likes(app, serve, log):
     assert log == []
 
 
+def test_a_loop_may_name_the_clients(app, sockets, serve):
+    seen = []
+
+    @sockets.route("/socktest")
+    def main(ws, clients):
+        seen.append(ws in clients)
+        for _ in range(2):
+            message = ws.receive()
+            for client in clients:
+                client.send(f"{len(clients)} {message}")
+
+    server = serve(app)
+    one, two = server.connect("/socktest"), server.connect("/socktest")
+    wait_until(lambda: seen == [True, True], "both are among the clients")
+    one.send("a")
+    assert [one.recv(), two.recv()] == ["2 a", "2 a"]
+    two.send("b")
+    assert [one.recv(), two.recv()] == ["2 b", "2 b"]
+
+
+def test_a_variable_called_clients_comes_before_the_clients(app, sockets, serve):
+    @sockets.route("/<int:clients>")
+    def count(ws, clients):
+        return str(clients)
+
+    assert serve(app).connect("/3").recv() == "3"
+
+
 def test_a_loop_that_ends_because_the_client_closed(app, sockets, serve, log, closes):
     @sockets.route("/raw")
     def raw(ws):

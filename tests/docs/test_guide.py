@@ -57,6 +57,8 @@ def test_handlers_talk(serve):
     client.send("now")
     assert [client.recv(), client.recv()] == ["go", "Goodbye."]
     assert client.recv_close() == (1000, "")
+    crowd = talk(serve, page, "/games/7/crowd", "how many?")
+    assert crowd == ["Welcome to game 7.", "1 are here"]
 
 
 def test_connection_talks(serve):
