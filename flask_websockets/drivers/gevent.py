@@ -111,23 +111,31 @@ def adopt_gevent_websocket(claims: t.Callable[[t.Any], bool]) -> None:
     """Keep gevent-websocket's handler from shaking hands for our applications.
 
     It sends its 101 before the application is called, so that nothing could be
-    refused, no cookie set, no subprotocol or extension agreed. For the
-    applications that *claims* says are ours it runs pywsgi's own handler instead;
-    all others get what they always got.
+    refused, no cookie set, no subprotocol or extension agreed; and it logs no 101.
+    For the applications that *claims* says are ours it does what pywsgi's own handler
+    does; all others get what they always got.
 
     :param claims: whether a WSGI application is one of ours.
     """
     from geventwebsocket.handler import WebSocketHandler
 
-    original = WebSocketHandler.run_application
-    if hasattr(original, "flask_websockets"):
+    if hasattr(WebSocketHandler, "flask_websockets"):
         return
+    WebSocketHandler.flask_websockets = True
+    for name in ("run_application", "log_request"):
+        theirs, plain = getattr(WebSocketHandler, name), getattr(WSGIHandler, name)
+        setattr(WebSocketHandler, name, _choose(claims, theirs, plain))
 
-    @functools.wraps(original)
-    def run_application(self: t.Any) -> t.Any:
-        if claims(self.application):
-            return WSGIHandler.run_application(self)
-        return original(self)
 
-    run_application.flask_websockets = True  # type: ignore[attr-defined]
-    WebSocketHandler.run_application = run_application
+def _choose(
+    claims: t.Callable[[t.Any], bool],
+    theirs: t.Callable[[t.Any], t.Any],
+    plain: t.Callable[[t.Any], t.Any],
+) -> t.Callable[[t.Any], t.Any]:
+    """A method that is *plain* for our applications, else *theirs*."""
+
+    @functools.wraps(theirs)
+    def method(self: t.Any) -> t.Any:
+        return plain(self) if claims(self.application) else theirs(self)
+
+    return method
