@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from pages import databases
+
+# Real servers are started as in ``tests/servers``.
+sys.path.append(str(Path(__file__).parents[1] / "servers"))
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import typing as t
 from pathlib import Path
@@ -14,38 +15,66 @@ PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 #: The apps and databases of the pages that a test has run.
 databases: list[tuple[t.Any, t.Any]] = []
 
+_DIRECTIVE = re.compile(r"\s*\.\. (?:code-block|code|sourcecode)::\s*(\S*)$")
+
 
 class Block(t.NamedTuple):
-    """A code block: its language, the number of its first line, its classes, its text."""
+    """A code block.
+
+    :param language: what it says it is; ``::`` for a literal block.
+    :param line: the number of its first line.
+    :param classes: those that its directive gives it.
+    :param caption: the name of the file that it is, or nothing.
+    """
 
     language: str
     line: int
     classes: frozenset[str]
+    caption: str
     text: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is Python that runs with its page.
+
+        Not what is of class ``old``: that is written for another library. Nor what is
+        of class ``program``: that is a program of its own, which its test starts.
+        """
+        return self.language == "python" and not self.classes & {"old", "program"}
 
 
 def blocks(page: Path) -> t.Iterator[Block]:
-    """Each ``.. code-block::`` of a page."""
+    """Each ``.. code-block::`` and each literal block of a page."""
     lines = page.read_text().splitlines()
-    for number, line in enumerate(lines):
-        directive, _, language = line.strip().partition(":: ")
-        if directive != ".. code-block":
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        number += 1
+        directive = _DIRECTIVE.match(line)
+        if directive is None and (not line.endswith("::") or line.lstrip().startswith("..")):
             continue
-        indent = len(line) - len(line.lstrip())
-        start = number + 1
-        classes: set[str] = set()
-        while lines[start].strip():  # the directive's options
-            option, _, value = lines[start].strip().removeprefix(":").partition(":")
-            if option == "class":
-                classes.update(value.split())
-            start += 1
-        end = start
-        while end < len(lines) and (
-            not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > indent
+        options: dict[str, str] = {}
+        while directive and number < len(lines) and lines[number].strip():
+            option, _, value = lines[number].strip().removeprefix(":").partition(":")
+            options[option] = value.strip()
+            number += 1
+        start = number
+        while number < len(lines) and (
+            not lines[number].strip() or _indent(lines[number]) > _indent(line)
         ):
-            end += 1
-        text = textwrap.dedent("\n".join(lines[start:end]))
-        yield Block(language, start, frozenset(classes), text)
+            number += 1
+        yield Block(
+            directive.group(1) if directive else "::",
+            start,
+            frozenset(options.get("class", "").split()),
+            options.get("caption", ""),
+            textwrap.dedent("\n".join(lines[start:number])),
+        )
+
+
+def files(page: Path) -> dict[str, str]:
+    """The blocks of a page that are files, by their captions."""
+    return {block.caption: block.text.strip() + "\n" for block in blocks(page) if block.caption}
 
 
 def compile_block(page: Path, block: Block) -> t.Any:
@@ -54,13 +83,10 @@ def compile_block(page: Path, block: Block) -> t.Any:
 
 
 def run_page(page: Path) -> dict[str, t.Any]:
-    """Run the ``python`` blocks of a page in order, in one namespace.
-
-    Not those of class ``old``: they are written for another library.
-    """
+    """Run the ``python`` blocks of a page in order, in one namespace."""
     namespace: dict[str, t.Any] = {"__name__": page.stem}
     for block in blocks(page):
-        if block.language == "python" and "old" not in block.classes:
+        if block.runs:
             exec(compile_block(page, block), namespace)
     if "db" in namespace:
         databases.append((namespace["app"], namespace["db"]))
@@ -79,3 +105,7 @@ def talk(serve, page: str, path: str, *messages: t.Any) -> list[t.Any]:
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             return replies
         replies.append(data.decode() if opcode == websocket.ABNF.OPCODE_TEXT else data)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())

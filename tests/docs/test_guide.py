@@ -42,9 +42,8 @@ def test_handlers_talk(serve):
         "2 lines",
         "2 bytes",
     ]
-    messages = ['{"type": "join", "version": 2}', '{"version": true}', "STATE", "COUNT 2"]
+    messages = ["STATE", "COUNT 2"]
     assert talk(serve, page, "/games/7", *messages, 10_001 * "x")[1:] == [
-        '{"players": 1, "type": "joined"}',
         '{"game":7,"players":1}\n',
         "0",
         "1",
@@ -63,23 +62,15 @@ def test_handlers_talk(serve):
 
 def test_connection_talks(serve):
     page = "docs/connection.rst"
-    messages = ["JOIN red", "JOIN blue", "DELETE", "yes", "REPORT"]
-    assert talk(serve, page, "/", *messages) == [
-        "in red",
-        "in blue, red",
+    assert talk(serve, page, "/", "DELETE", "yes", "REPORT") == [
         "Are you sure?",
         "deleted",
         "this may take a while",
         '{"total": 42}',
     ]
-    server = serve(run_page(ROOT / page)["app"])
-    red, other = server.connect(), server.connect()
-    red.send("JOIN red")
-    assert red.recv() == "in red"
-    other.send("TELL red hello")
-    assert red.recv() == "hello"
-    other.send("QUIT")
-    assert other.recv_close() == (4000, "as you wish")
+    client = serve(run_page(ROOT / page)["app"]).connect()
+    client.send("QUIT")
+    assert client.recv_close() == (4000, "as you wish")
 
 
 def test_handshake_refuses(serve):
