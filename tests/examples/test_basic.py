@@ -147,7 +147,9 @@ def test_basic_in_a_browser(page, start, join):
     shows(page, "first", "ECHO <b>hello</b>", "<b>hello</b>")
     press(page, "bytes")
     shows(page, "all", "RETURN bytes", "bytes: 00 80 ff", "ACK")
+    shows(page, "first", "RETURN bytes", "bytes: 00 80 ff")
     press(page, "jsonify")
+    shows(page, "all", "RETURN json", '{"text":"some text"}', "ACK")
     shows(page, "first", "RETURN json", '{"text":"some text"}')
     press(page, "None")
     shows(page, "all", "RETURN nothing", "ACK")
@@ -157,6 +159,7 @@ def test_basic_in_a_browser(page, start, join):
     shows(page, "first", "work is done")
     press(page, "has_socket_context()")
     shows(page, "all", "CONTEXT", "in a handler: True", "ACK")
+    shows(page, "first", "CONTEXT", "in a handler: True")
     assert page.value("$('in-view').textContent") == "False"
 
     # Another visitor, and another tab of this one.
