@@ -1,5 +1,10 @@
 """How Sphinx builds the documentation."""
 
+import os
+
+# Signatures with their types are in the sources only.
+os.environ["PURE_FLASK_WEBSOCKETS"] = "1"
+
 import flask_websockets
 
 project = "Flask-WebSockets"

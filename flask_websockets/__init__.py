@@ -1,5 +1,7 @@
 """Raw WebSockets in Flask's own style."""
 
+# First, as it decides what the others are.
+from ._build import compiled as compiled
 from .connection import WebSocket as WebSocket
 from .context import copy_current_socket_context as copy_current_socket_context
 from .context import has_socket_context as has_socket_context

@@ -224,10 +224,40 @@ class WebSocket:
         :param before_close: called before our side closes, while still connected.
         :raises OSError: if the client is gone already.
         """
-        transport.run(transport.queue, response)
+        transport.queue(response)
         transport.flush(self._config.stall_timeout)
         self._link = Link(self._config, transport, protocol, before_close)
         self._rooms.add(self)
+
+    @property
+    def due(self) -> float:
+        """When :meth:`take_in` is to be called at the latest, by ``time.monotonic``."""
+        return self._opened().due
+
+    def take_in(self, wait: bool) -> None:
+        """Read once, and ask for a sign of life if it is time.
+
+        :param wait: whether to wait, for as long as nothing is :attr:`due`.
+        :raises RuntimeError: if another thread or greenlet is receiving.
+        """
+        self._opened().take_in(wait)
+
+    def take_message(self) -> Message | None:
+        """The next message that was taken in; None if there is no other."""
+        return self._opened().take_message()
+
+    def reply(self, message: Message) -> None:
+        """Send what a handler has returned, at the latest at :meth:`flush`."""
+        self._opened().reply(message)
+
+    def flush(self) -> None:
+        """Wait until the system has taken all replies."""
+        self._opened().flush()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was, when last read; :attr:`connected` looks anew."""
+        return self._opened().state is State.OPEN
 
     def finish(self) -> None:
         """End the closing handshake within its time. No broadcast comes afterwards."""

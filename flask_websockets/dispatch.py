@@ -1,12 +1,11 @@
-"""Which handlers hear a message; what they are given; what becomes of what they return."""
+"""The turns of one connection: what its handlers run in, and what becomes of what they return."""
 
 from __future__ import annotations
 
-import inspect
-import re
 import typing as t
-from dataclasses import dataclass
+from contextlib import ExitStack
 from dataclasses import is_dataclass
+from functools import partial
 from types import GeneratorType
 
 from flask import Flask
@@ -14,317 +13,179 @@ from flask import got_request_exception
 from flask import Response
 
 from .connection import WebSocket
-from .context import SocketContext
+from .context import ConnectionContext
 from .exceptions import ConnectionClosed
+from .handlers import Handler
+from .handlers import Handlers
+from .handlers import Incoming
+from .handlers import UNHEARD
+from .handlers import Values
 from .protocol import CloseCode
 from .rooms import Clients
 from .rooms import Message
 
-Values = t.Mapping[str, t.Any]
-
-_NO_JSON: t.Final = object()
+T = t.TypeVar("T")
 
 
-class Handler:
-    """A function of the user, and what it wants to be given.
-
-    The first positional parameter takes the subject (the message, the reply, the
-    error or the connection) where there is one; all others are filled by name.
-
-    :param function: the function.
-    :param subject: what the first parameter takes, for error messages; None where
-        there is none.
-    :raises TypeError: if it is no plain function.
-    """
-
-    #: Whether dicts, lists and dataclasses that it returns become JSON.
-    replies_json = True
-
-    def __init__(self, function: t.Callable[..., t.Any], subject: str | None) -> None:
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"{_name(function)} is an async function. Handlers run in a greenlet or a "
-                "thread, not in an event loop: write it with def."
-            )
-        if not callable(function):
-            raise TypeError(f"A handler is a function, not {function!r}.")
-        self.function = function
-        self.name = _name(function)
-        parameters = list(inspect.signature(function).parameters.values())
-        self.subject = subject
-        self.takes_subject = False
-        self.first = ""
-        if subject is not None and parameters and _is_positional(parameters[0]):
-            self.takes_subject = True
-            if parameters[0].kind is not parameters[0].VAR_POSITIONAL:
-                self.first = parameters.pop(0).name
-        self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-        for parameter in named:
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                raise TypeError(
-                    f"{self.name} has a positional-only parameter {parameter.name!r}. "
-                    "Handlers are given their values by name."
-                )
-        self.names = frozenset(p.name for p in named)
-        self.required = frozenset(p.name for p in named if p.default is p.empty)
-
-    def call(self, subject: t.Any, values: Values) -> t.Any:
-        """Call the function with what it wants of *values*."""
-        if self.takes_all:
-            wanted = dict(values)
-        else:
-            wanted = {name: values[name] for name in self.names if name in values}
-        if self.takes_subject:
-            return self.function(subject, **wanted)
-        return self.function(**wanted)
-
-    def check(self, available: t.Collection[str]) -> None:
-        """Refuse names that nothing can fill, or that the subject would take.
-
-        :raises TypeError: if there is one.
-        """
-        if self.first in available:
-            raise TypeError(
-                f"{self.name} has {self.first!r} as its first parameter, which takes the "
-                f"{self.subject}. Put another before it: def f({self.subject}, {self.first})."
-            )
-        missing = sorted(self.required.difference(available))
-        if missing:
-            can = ", ".join(sorted(available)) or "none here"
-            raise TypeError(
-                f"{self.name} wants {', '.join(map(repr, missing))}, which nothing can fill. "
-                f"The names that can be filled are: {can}."
-            )
-
-
-class MessageHandler(Handler):
-    """A handler of messages and the messages that it hears."""
-
-    #: Names that a match can fill.
-    groups: frozenset[str] = frozenset()
-    #: Whether it is tried after all handlers with a pattern.
-    is_catch_all = True
-    #: A dict in reply to text is more often a mistake than JSON: on_json is there for it.
-    replies_json = False
-
-    def select(self, incoming: Incoming) -> tuple[t.Any, Values] | None:
-        """The subject and the values for *incoming*, or None if it is not heard."""
-        return incoming.message, {}
-
-
-class PatternHandler(MessageHandler):
-    """Hears text by a str pattern, binary by a bytes pattern, tried with ``match``."""
-
-    is_catch_all = False
-
-    def __init__(self, function: t.Callable[..., t.Any], pattern: re.Pattern[t.Any]) -> None:
-        super().__init__(function, "message")
-        self.groups = frozenset(pattern.groupindex)
-        self._match = pattern.match
-        self._type = type(pattern.pattern)
-
-    def select(self, incoming: Incoming) -> tuple[t.Any, Values] | None:
-        if type(incoming.message) is not self._type:
-            return None
-        match = self._match(incoming.message)
-        return None if match is None else (incoming.message, match.groupdict())
-
-
-class JSONHandler(MessageHandler):
-    """Hears text that is JSON, and with filters only objects that have these items."""
-
-    replies_json = True
-
-    def __init__(self, function: t.Callable[..., t.Any], filters: Values) -> None:
-        super().__init__(function, "message")
-        self._filters = dict(filters)
-        self.is_catch_all = not filters
-
-    def select(self, incoming: Incoming) -> tuple[t.Any, Values] | None:
-        data = incoming.json()
-        if data is _NO_JSON:
-            return None
-        if self._filters:
-            if not isinstance(data, dict):
-                return None
-            for key, value in self._filters.items():
-                if key not in data or not _is_same(data[key], value):
-                    return None
-        return data, {}
-
-
-class Incoming:
-    """One message, decoded as JSON once at most."""
-
-    def __init__(self, message: Message, loads: t.Callable[[str], t.Any]) -> None:
-        self.message = message
-        self._loads = loads
-        self._json: t.Any = None
-        self._tried = False
-
-    def json(self) -> t.Any:
-        """What the message says, or ``_NO_JSON``."""
-        if not self._tried:
-            self._tried = True
-            try:
-                self._json = (
-                    self._loads(self.message) if isinstance(self.message, str) else _NO_JSON
-                )
-            except (ValueError, RecursionError):
-                self._json = _NO_JSON
-        return self._json
-
-
-class Handlers:
-    """All that is registered on one endpoint, in the order in which it is called."""
-
-    def __init__(self, match_one: bool = False) -> None:
-        self.match_one = match_one
-        self.before_open: list[Handler] = []
-        self.on_open: list[Handler] = []
-        self.before_message: list[Handler] = []
-        self.after_message: list[Handler] = []
-        self.before_close: list[Handler] = []
-        self.on_close: list[Handler] = []
-        self.errors: dict[type[Exception], Handler] = {}
-        self._patterns: list[MessageHandler] = []
-        self._catch_alls: list[MessageHandler] = []
-
-    def add_message_handler(self, handler: MessageHandler) -> None:
-        """Put *handler* behind the others of its kind."""
-        (self._catch_alls if handler.is_catch_all else self._patterns).append(handler)
-
-    def select(self, incoming: Incoming) -> t.Iterator[tuple[MessageHandler, t.Any, Values]]:
-        """The handlers that hear *incoming*, in order, each with its subject and values."""
-        for handlers in (self._patterns, self._catch_alls):
-            for handler in handlers:
-                selected = handler.select(incoming)
-                if selected is not None:
-                    yield handler, *selected
-                    if self.match_one:
-                        return
-
-    def error_handler(self, error: Exception) -> Handler | None:
-        """The handler for the nearest class of *error*."""
-        for cls in type(error).__mro__:
-            if cls in self.errors:
-                return self.errors[cls]
-        return None
-
-
-@dataclass(frozen=True)
 class Session:
     """One open connection and what its handlers run with.
 
     :param app: the application.
     :param ws: the connection.
     :param handlers: those of its endpoint.
-    :param request: the handshake's request context, to be copied.
+    :param request: the handshake's request context, a copy.
     :param values: the variables of the URL.
     :param clients: the open connections of the endpoint.
     :param loop: the handler of a ``route``, which reads and writes by itself.
     """
 
-    app: Flask
-    ws: WebSocket
-    handlers: Handlers
-    request: t.Any
-    values: Values
-    clients: Clients[WebSocket]
-    loop: Handler | None = None
+    def __init__(
+        self,
+        app: Flask,
+        ws: WebSocket,
+        handlers: Handlers,
+        request: t.Any,
+        values: Values,
+        clients: Clients[WebSocket],
+        loop: Handler | None = None,
+    ) -> None:
+        self.app = app
+        self.ws = ws
+        self.handlers = handlers
+        self.values = values
+        self._clients = clients
+        self._loop = loop
+        self._path = request.request.path
+        self._context = ConnectionContext(app, request, ws)
+        self._logged: Exception | None = None
 
-    def serve(self) -> None:
-        """The connection's life, from ``on_open`` until its last message is answered.
+    # The connection's life, for the driver
 
-        Returns when the connection is closed or about to be; what is left then is
-        the closing handshake and :meth:`closed`.
+    @property
+    def due(self) -> float:
+        """When :meth:`proceed` is to be called at the latest, by ``time.monotonic``."""
+        return self.ws.due
+
+    def start(self) -> bool:
+        """Run ``on_open``, and the loop if there is one.
+
+        :return: whether messages are to be handled; if not, what is left is :meth:`end`.
         """
         if self.handlers.on_open:
-            self._turn(self._opened)
+            self._turn(self._attempt, self._opened)
             if not self.ws.connected:
-                return  # on_open closed it, failed, or took longer than the client stayed
-        if self.loop is not None:
-            self._turn(self._run_loop)
-        else:
-            self._handle_messages()
+                return False  # on_open closed it, failed, or took longer than the client stayed
+        if self._loop is None:
+            return True
+        self._turn(self._attempt, self._run_loop)
         self.ws.close(CloseCode.NORMAL_CLOSURE)
+        return False
+
+    def proceed(self, wait: bool) -> bool:
+        """Read once, and handle the messages that have come.
+
+        :param wait: whether to wait for something to come, or to be :attr:`due`.
+        :return: whether more are to be handled.
+        """
+        try:
+            self.ws.take_in(wait)
+            while True:
+                message = self.ws.take_message()
+                if message is None:
+                    break
+                self._turn(self._attempt_message, message)
+        except RuntimeError as error:
+            # A task that a handler started receives in our place.
+            self._log(error)
+            self.ws.close(CloseCode.INTERNAL_ERROR)
+        self.ws.flush()
+        return self.ws.is_open
+
+    def go_away(self) -> None:
+        """The server stops: start the closing handshake."""
+        self.ws.close(CloseCode.GOING_AWAY)
+
+    def abort(self) -> None:
+        """The server ends the task that serves: no time for a closing handshake."""
+        self.ws.abort(CloseCode.GOING_AWAY)
+
+    def end(self) -> None:
+        """End the connection, whatever state it is in: ``on_close``, rooms, the last bytes."""
+        # Each step whatever becomes of the one before.
+        with ExitStack() as steps:
+            steps.callback(self.ws.hang_up)
+            steps.callback(self.ws.leave_all)
+            steps.callback(self._closed)
+            steps.callback(self.ws.finish)
 
     def before_close(self) -> None:
         """Our side is about to close, still connected: the last replies."""
         if self.handlers.before_close:
-            self._turn(self._closing)
-
-    def closed(self) -> None:
-        """It is over: ``on_close``, each in a context of its own."""
-        values = {**self.values, "code": self.ws.close_code, "reason": self.ws.close_reason}
-        for handler in self.handlers.on_close:
-            self._guarded(handler.call, None, values)
+            self._turn(self._attempt, self._closing)
 
     # One turn: a context, some of the user's code, and what it raises
 
-    def _handle_messages(self) -> None:
-        while True:
-            try:
-                message = self.ws.receive()
-            except ConnectionClosed:
-                return
-            except RuntimeError as error:
-                # A task that a handler started receives in the loop's place.
-                self._log(error)
-                self.ws.close(CloseCode.INTERNAL_ERROR)
-                return
-            assert message is not None
-            self._turn(self._message, message)
-
-    def _turn(self, function: t.Callable[..., None], *args: t.Any) -> None:
+    def _turn(self, attempt: t.Callable[[T], None], argument: T) -> None:
         """Run user code in a fresh context; what nobody answers for closes with 1011."""
-        if not self._guarded(self._answered, function, *args):
-            self.ws.close(CloseCode.INTERNAL_ERROR)
-
-    def _guarded(self, function: t.Callable[..., object], *args: t.Any) -> bool:
-        """Run user code in a fresh context and log what it raises, once.
-
-        :return: False if it raised.
-        """
-        logged: Exception | None = None
         try:
-            with self._context():
-                try:
-                    function(*args)
-                except ConnectionClosed:
-                    raise
-                except Exception as error:
-                    # Here and not below: loggers can see the request.
-                    self._log(error)
-                    logged = error
-                    raise
+            self._context.run(attempt, argument)
         except ConnectionClosed:
             pass  # it meant to send to who has left, and ends quietly
         except Exception as error:
-            if error is not logged:
-                self._log(error)  # a teardown function's
-            return False
-        return True
+            self._note(error)
+            self.ws.close(CloseCode.INTERNAL_ERROR)
 
-    def _answered(self, function: t.Callable[..., None], *args: t.Any) -> None:
-        """Call *function*; let an error handler answer for what it raises."""
+    def _note(self, error: Exception) -> None:
+        """Log what a turn has raised, unless it is logged: a teardown function's."""
+        if error is not self._logged:
+            self._log(error)
+        self._logged = None
+
+    def _attempt_message(self, message: Message) -> None:
         try:
-            function(*args)
+            self._message(message)
         except ConnectionClosed:
             raise
         except Exception as error:
-            handler = self.handlers.error_handler(error)
-            if handler is None:
-                raise
-            self._reply(handler, handler.call(error, self.values))
+            self._answer(error)
+
+    def _attempt(self, function: t.Callable[[], None]) -> None:
+        try:
+            function()
+        except ConnectionClosed:
+            raise
+        except Exception as error:
+            self._answer(error)
+
+    def _answer(self, error: Exception) -> None:
+        """Let an error handler answer for *error*, or log and raise it."""
+        handler = self.handlers.error_handler(error)
+        if handler is None:
+            self._attempt_alone(partial(_raise, error))
+        else:
+            self._attempt_alone(partial(self._reply_to_error, handler, error))
+
+    def _reply_to_error(self, handler: Handler, error: Exception) -> None:
+        self._reply(handler, handler.call(error, self.values))
+
+    def _attempt_alone(self, function: t.Callable[[], object]) -> None:
+        """Call *function*, for whose errors no error handler answers."""
+        try:
+            function()
+        except ConnectionClosed:
+            raise
+        except Exception as error:
+            # Here and not above: loggers can see the request.
+            self._log(error)
+            self._logged = error
+            raise
 
     def _log(self, error: Exception) -> None:
         """Log *error* with its traceback and tell who watches, as Flask does for views."""
         self.app.logger.error(
             "Exception on socket %s of %s",
             self.ws.id,
-            self.request.request.path,
+            self._path,
             exc_info=(type(error), error, error.__traceback__),
         )
         try:
@@ -334,9 +195,6 @@ class Session:
         except Exception:
             self.app.logger.exception("A receiver of got_request_exception failed")
 
-    def _context(self) -> SocketContext:
-        return SocketContext(self.app, self.request, self.ws)
-
     # What is done in a turn
 
     def _opened(self) -> None:
@@ -344,12 +202,24 @@ class Session:
             self._reply(handler, handler.call(None, self.values))
 
     def _run_loop(self) -> None:
-        assert self.loop is not None
-        self._reply(self.loop, self.loop.call(self.ws, {"clients": self.clients, **self.values}))
+        assert self._loop is not None
+        values = {"clients": self._clients, **self.values}
+        self._reply(self._loop, self._loop.call(self.ws, values))
 
     def _closing(self) -> None:
         for handler in self.handlers.before_close:
             self._reply(handler, handler.call(None, self.values))
+
+    def _closed(self) -> None:
+        """It is over: ``on_close``, each in a context of its own."""
+        values = {**self.values, "code": self.ws.close_code, "reason": self.ws.close_reason}
+        for handler in self.handlers.on_close:
+            try:
+                self._context.run(self._attempt_alone, partial(handler.call, None, values))
+            except ConnectionClosed:
+                pass
+            except Exception as error:
+                self._note(error)
 
     def _message(self, message: Message) -> None:
         for handler in self.handlers.before_message:
@@ -357,10 +227,14 @@ class Session:
             if reply is not None:
                 self._reply(handler, reply)
                 return
-        incoming = Incoming(message, self.app.json.loads)
-        for chosen, subject, groups in self.handlers.select(incoming):
-            values = {**self.values, **groups} if groups else self.values
-            self._reply(chosen, chosen.call(subject, values))
+        incoming = Incoming(message, self.app)
+        for listener in self.handlers.candidates(message):
+            reply = listener.hear(incoming, self.values)
+            if reply is not UNHEARD:
+                if reply is not None:
+                    self._reply(listener, reply)
+                if self.handlers.match_one:
+                    return
 
     def _reply(self, handler: Handler, reply: t.Any) -> None:
         """Send what *handler* returned; a generator's items as they come."""
@@ -373,6 +247,9 @@ class Session:
             for item in reply:
                 if item is not None:
                     self._reply_one(handler, item)
+                    self.ws.flush()
+                if not self.ws.connected:
+                    break  # nobody is there for the rest
         finally:
             reply.close()
 
@@ -383,7 +260,7 @@ class Session:
                 return
             if changed is not reply:
                 handler, reply = after, changed
-        self.ws.send(self._as_message(handler, reply))
+        self.ws.reply(self._as_message(handler, reply))
 
     def _as_message(self, handler: Handler, reply: t.Any) -> Message:
         if isinstance(reply, (str, bytes)):
@@ -420,22 +297,9 @@ def response_message(response: Response, name: str) -> Message:
     return response.get_data()
 
 
-def _is_positional(parameter: inspect.Parameter) -> bool:
-    return parameter.kind in (
-        parameter.POSITIONAL_ONLY,
-        parameter.POSITIONAL_OR_KEYWORD,
-        parameter.VAR_POSITIONAL,
-    )
-
-
-def _is_same(data: t.Any, value: t.Any) -> bool:
-    """JSON's equality: true is not 1, as it is in Python."""
-    return isinstance(data, bool) is isinstance(value, bool) and bool(data == value)
-
-
 def _is_json(reply: t.Any) -> bool:
     return isinstance(reply, (dict, list)) or (is_dataclass(reply) and not isinstance(reply, type))
 
 
-def _name(function: t.Any) -> str:
-    return f"{getattr(function, '__qualname__', function)!s}()"
+def _raise(error: Exception) -> t.NoReturn:
+    raise error

@@ -14,13 +14,13 @@ from flask.sansio.blueprints import BlueprintSetupState
 from .config import Config
 from .connection import as_message
 from .connection import WebSocket
-from .dispatch import Handler
-from .dispatch import Handlers
-from .dispatch import JSONHandler
-from .dispatch import MessageHandler
-from .dispatch import PatternHandler
 from .dispatch import response_message
 from .drivers import adopt_servers
+from .handlers import Handler
+from .handlers import Handlers
+from .handlers import JSONHandler
+from .handlers import MessageHandler
+from .handlers import PatternHandler
 from .handshake import Endpoint
 from .handshake import explain_mismatch
 from .middleware import WebSocketMiddleware
@@ -132,7 +132,7 @@ class WebSockets:
         if callable(pattern):
             return self.on_message()(pattern)
         if pattern is None:
-            return lambda function: self._add_message(function, MessageHandler(function, "message"))
+            return lambda function: self._add_message(function, MessageHandler(function))
         if not isinstance(pattern, (str, bytes, re.Pattern)):
             raise TypeError(
                 f"A pattern is str, bytes or compiled by re, not {type(pattern).__name__}."

@@ -17,16 +17,16 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 
 from .config import Config
 from .connection import WebSocket
-from .context import copy_request_context
+from .context import current_request_context
 from .context import SocketContext
-from .dispatch import Handler
-from .dispatch import Handlers
 from .dispatch import Session
 from .drivers import Lease
 from .drivers.servers import SUPPORTED
 from .exceptions import BadHandshake
 from .exceptions import ServerUnsupported
 from .exceptions import UpgradeRequired
+from .handlers import Handler
+from .handlers import Handlers
 from .protocol import Protocol
 from .protocol.deflate import negotiate
 from .protocol.deflate import PerMessageDeflate
@@ -119,7 +119,7 @@ class Endpoint:
             app,
             ws,
             self._handlers,
-            copy_request_context(),
+            current_request_context(),
             values,
             Clients(self._rooms(app)),
             self._loop,

@@ -7,27 +7,32 @@ writing by anybody, each frame whole and in order. Knows no room and nothing of 
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
 import typing as t
-from collections import deque
+from contextlib import suppress
 from enum import Enum
 
 from .config import Config
-from .drivers import Transport
+from .drivers.base import Transport
 from .exceptions import ConnectionClosed
 from .protocol import Close
 from .protocol import CloseCode
 from .protocol import Failure
 from .protocol import Ping
 from .protocol import Pong
-from .protocol import Protocol
+from .protocol.connection import Protocol
 from .rooms import Envelope
 from .rooms import Message
 
 #: A sender that never receives looks for the peer's Close this often, in seconds.
 _LOOK_INTERVAL = 0.05
+
+
+#: So many bytes of replies are collected before they are sent.
+_REPLIES: t.Final = 262144
 
 
 class State(Enum):
@@ -36,6 +41,9 @@ class State(Enum):
     OPEN = "open"
     CLOSING = "closing"  # our Close is sent, the peer's is awaited
     CLOSED = "closed"  # both are through, or the connection is lost
+
+
+_OPEN, _CLOSING, _CLOSED = State
 
 
 class Link:
@@ -54,7 +62,7 @@ class Link:
         protocol: Protocol,
         before_close: t.Callable[[], object],
     ) -> None:
-        self.state = State.OPEN
+        self.state = _OPEN
         #: The code and reason of the first Close frame of either side.
         self.code: int | None = None
         self.reason = ""
@@ -66,28 +74,63 @@ class Link:
         self._before_close: t.Callable[[], object] | None = before_close
         # Only ever tried, never waited for: one reader at a time.
         self._reading = threading.Lock()
-        self._inbox: deque[Message] = deque()
+        self._keeps_reading = False  # who serves has it, until there is a message to handle
+        self._inbox: list[Message] = []  # the next one is the last
         self._ending: Close | Failure | None = None  # the peer's, behind the inbox
         self._gone = False  # the peer's bytes have ended
+        self._holds_replies = False
         self._last_read = 0.0
         self._close_until = 0.0
         self._ping: tuple[bytes, float] | None = None
         self._ping_sent = False
-        self._alive_until = 0.0  # when to ping, or to give up if a ping is out
-        self._heard()
+        self._alive_until = math.inf  # when to ping, or to give up if a ping is out
+        self._interval = config.ping_interval
+        self._stall = transport.stall = config.stall_timeout
+        self._heard(time.monotonic())
 
     # For everybody: each may wait, and is called from any thread or greenlet
 
     def receive(self, timeout: float | None) -> Message | None:
         """Wait for the next message; None when *timeout* seconds are over."""
         self.require_open()
+        if self._transport.is_here():
+            return self._receive_alone(timeout)
         return self._transport.call(self._receive_alone, timeout)
 
     def send(self, message: Message) -> None:
         """Send *message* and wait until the system has taken it."""
         self.require_open()
         self.look()
-        self._transport.call(self._send, message)
+        if self._transport.is_here():
+            self._send(message)
+        else:
+            self._transport.call(self._send, message)
+
+    def reply(self, message: Message) -> None:
+        """Send *message* from the task that serves, at the latest at :meth:`flush`."""
+        self._holds_replies = True
+        transport = self._transport
+        try:
+            transport.lock()
+            try:
+                self.require_open()
+                transport.hold(self._protocol.encode_message(message))
+            finally:
+                transport.unlock()
+            if transport.unsent > _REPLIES:
+                transport.flush(self._stall)
+        except OSError:
+            self._lose()
+
+    def flush(self) -> None:
+        """Wait until the system has taken all replies, unless it is over."""
+        if self._holds_replies and self.state is _OPEN:
+            self._holds_replies = False
+            try:
+                self._transport.flush(self._stall)
+            except OSError:
+                with suppress(ConnectionClosed):  # nobody is here who could be told
+                    self._lose()
 
     def ping(self, payload: bytes) -> None:
         """Send a Ping; its Pong sets :attr:`latency`."""
@@ -100,16 +143,19 @@ class Link:
 
     def deliver(self, envelope: Envelope) -> None:
         """Queue a broadcast; never waits for a slow peer and never raises."""
-        self._transport.call(self._transport.run, self._deliver, envelope)
+        if self._transport.is_here():
+            self._deliver(envelope)
+        else:
+            self._transport.call_soon(self._deliver, envelope)
 
     def look(self) -> None:
         """Notice the peer's Close without waiting, for loops that only send."""
         if (
-            self.state is State.OPEN
+            self.state is _OPEN
             and not self._inbox
             and time.monotonic() - self._last_read > _LOOK_INTERVAL
             and self._transport.is_serving()
-            and self._reading.acquire(blocking=False)
+            and self._reading.acquire(False)
         ):
             try:
                 while not self._inbox and not self._gone and self._read(0):
@@ -122,26 +168,65 @@ class Link:
 
     def require_open(self) -> None:
         """:raises ConnectionClosed: unless messages can be sent and received."""
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             raise ConnectionClosed(self.code or CloseCode.ABNORMAL_CLOSURE, self.reason)
 
     # For who serves the connection
+
+    @property
+    def due(self) -> float:
+        """When :meth:`take_in` is to be called at the latest, by ``time.monotonic``."""
+        return self._alive_until
+
+    def take_in(self, wait: bool) -> None:
+        """Read once, and ask for a sign of life if it is time.
+
+        :param wait: whether to wait, for as long as nothing is :attr:`due`.
+        :raises RuntimeError: if another thread or greenlet is receiving.
+        """
+        if not self._keeps_reading:
+            self._lock_reading()
+            self._keeps_reading = True
+        if self.state is _OPEN and not self._inbox:
+            timeout = self._time_left(time.monotonic(), None) if wait else 0.0
+            if not self._read(timeout):
+                self._keep_alive()
+
+    def take_message(self) -> Message | None:
+        """The next message that was taken in; None if there is no other.
+
+        :raises RuntimeError: if another thread or greenlet is receiving.
+        """
+        if not self._inbox:
+            self._settle()
+            if self.state is _OPEN and not self._keeps_reading:
+                self._lock_reading()
+                self._keeps_reading = True
+        elif self.state is _OPEN:
+            if self._keeps_reading:
+                # Its handler may receive.
+                self._keeps_reading = False
+                self._reading.release()
+            return self._inbox.pop()
+        return None
 
     def finish(self) -> None:
         """End the closing handshake, whatever state it is in, within its time.
 
         What is left is :meth:`hang_up`.
         """
-        if self._reading.acquire(blocking=False):
+        if self._keeps_reading or self._reading.acquire(False):
             try:
                 self._await_close()
             finally:
+                self._keeps_reading = False
                 self._reading.release()
         else:
             # Somebody still receives in a task of its own: this wakes it up.
             self._transport.shut_down()
             self._gone = True
         self._set_closed(CloseCode.ABNORMAL_CLOSURE)
+        self._before_close = None  # who calls us is told no more, and can be freed
 
     def hang_up(self) -> None:
         """See to it that our last frame arrives before the transport is closed.
@@ -157,33 +242,34 @@ class Link:
 
     def abort(self, code: int) -> None:
         """Say *code* if that takes no waiting, and wait for nothing afterwards."""
-        try:
-            self._transport.run(self._start_closing, code, "")
-        except OSError:
-            pass
+        with suppress(OSError):
+            self._start_closing(code, "")
         self._set_closed(code)
         self._gone = True
 
     # Reading
 
     def _receive_alone(self, timeout: float | None) -> Message | None:
-        # Two who wait for the same message is a mistake.
-        if not self._reading.acquire(blocking=False):
-            raise RuntimeError(
-                "Another thread or greenlet is receiving on this connection already. "
-                "Let one receive, and hand the messages on."
-            )
+        self._lock_reading()
         try:
             return self._receive(timeout)
         finally:
             self._reading.release()
+
+    def _lock_reading(self) -> None:
+        # Two who wait for the same message is a mistake.
+        if not self._reading.acquire(False):
+            raise RuntimeError(
+                "Another thread or greenlet is receiving on this connection already. "
+                "Let one receive, and hand the messages on."
+            )
 
     def _receive(self, timeout: float | None) -> Message | None:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self.require_open()
             if self._inbox:
-                return self._inbox.popleft()
+                return self._inbox.pop()
             self._settle()
             self.require_open()
             now = time.monotonic()
@@ -194,41 +280,51 @@ class Link:
 
     def _time_left(self, now: float, deadline: float | None) -> float | None:
         times = [] if deadline is None else [deadline]
-        if self._config.ping_interval is not None:
+        if self._interval is not None:
             times.append(self._alive_until)
         return max(0.0, min(times) - now) if times else None
 
     def _read(self, timeout: float | None) -> bool:
         """Read once, answer Pings, put messages in the inbox. False if nothing came."""
         data = self._transport.read(timeout)
-        self._last_read = time.monotonic()
+        self._last_read = now = time.monotonic()
         if data is None:
             return False
         if not data:
             self._gone = True
             return True
-        self._heard()
-        pongs = []
-        for event in self._protocol.receive(data):
+        self._heard(now)
+        events: list[t.Any] = self._protocol.receive(data)
+        events.reverse()
+        if self._protocol.has_controls:
+            events = self._take_controls(events)
+        if self.state is _OPEN:
+            self._inbox = events + self._inbox if self._inbox else events
+        return True
+
+    def _take_controls(self, events: list[t.Any]) -> list[t.Any]:
+        """Answer Pings, note Pongs and the end. What is left are the messages."""
+        messages, pongs = [], []
+        for event in events:
             if isinstance(event, (str, bytes)):
-                if self.state is State.OPEN:
-                    self._inbox.append(event)
+                messages.append(event)
             elif isinstance(event, Ping):
                 pongs.append(Protocol.encode_pong(event.payload))
             elif isinstance(event, Pong):
                 self._take_pong(event.payload)
             else:
                 self._ending = event
-        if pongs and self.state is State.OPEN:
+        if pongs and self.state is _OPEN:
+            pongs.reverse()
             self._write(b"".join(pongs))
-        return True
+        return messages
 
     def _settle(self) -> None:
         """Do what the peer's Close, failure or disappearance asks for.
 
         Only once all messages before it are taken, so that they are answered.
         """
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return
         if isinstance(self._ending, Failure):
             self._answer_close(*self._ending, said=self._ending.reason)
@@ -239,37 +335,39 @@ class Link:
             self._set_closed(CloseCode.ABNORMAL_CLOSURE)
 
     def _answer_close(self, code: int, reason: str, *, said: str) -> None:
-        def answer() -> None:
-            is_answer = self.state is State.OPEN
-            self._set_closed(code, reason)
-            if is_answer:
-                self._transport.queue(Protocol.encode_close(code, said))
-
+        transport = self._transport
         try:
-            self._transport.run(answer)
-            self._transport.flush(self._config.close_timeout)
+            transport.lock()
+            try:
+                is_answer = self.state is _OPEN
+                self._set_closed(code, reason)
+                if is_answer:
+                    transport.queue(Protocol.encode_close(code, said))
+            finally:
+                transport.unlock()
+            transport.flush(self._config.close_timeout)
         except OSError:
             pass  # it did not wait for our answer
 
     def _await_close(self) -> None:
-        while self.state is State.CLOSING:
+        while self.state is _CLOSING:
             left = self._close_until - time.monotonic()
             if left <= 0:
                 return
             self._settle()
-            if self.state is State.CLOSING:
+            if self.state is _CLOSING:
                 self._read(left)
 
     # Keeping alive
 
-    def _heard(self) -> None:
+    def _heard(self, now: float) -> None:
         """The peer lives: the next Ping is an interval away."""
         self._ping_sent = False
-        if self._config.ping_interval is not None:
-            self._alive_until = time.monotonic() + self._config.ping_interval
+        if self._interval is not None:
+            self._alive_until = now + self._interval
 
     def _keep_alive(self) -> None:
-        if self._config.ping_interval is None or time.monotonic() < self._alive_until:
+        if self._interval is None or time.monotonic() < self._alive_until:
             return
         if self._ping_sent:
             # Nothing came for interval and timeout together.
@@ -292,32 +390,39 @@ class Link:
     # Writing
 
     def _send(self, message: Message) -> None:
+        transport = self._transport
         try:
-            self._transport.run(self._queue, message)
-            self._transport.flush(self._config.stall_timeout)
+            transport.lock()
+            try:
+                self.require_open()
+                transport.queue(self._protocol.encode_message(message))
+            finally:
+                transport.unlock()
+            transport.flush(self._stall)
         except OSError:
             self._lose()
 
-    def _queue(self, message: Message) -> None:
-        self.require_open()
-        self._transport.queue(self._protocol.encode_message(message))
-
     def _write(self, frame: bytes) -> None:
         """Send a control frame; who is gone is noticed by reading."""
+        transport = self._transport
         try:
-            self._transport.run(self._transport.queue, frame)
-            self._transport.flush(self._config.stall_timeout)
+            transport.lock()
+            try:
+                transport.queue(frame)
+            finally:
+                transport.unlock()
+            transport.flush(self._stall)
         except OSError:
-            self._transport.shut_down()
+            transport.shut_down()
 
     def _lose(self) -> t.NoReturn:
         """The peer took no more. Perhaps it said why before it left."""
-        if self._transport.is_serving() and self._reading.acquire(blocking=False):
+        if self._transport.is_serving() and self._reading.acquire(False):
             try:
                 while not self._gone and self._read(0):
                     pass
                 if self._ending is not None:
-                    self._set_closed(*self._ending)
+                    self._set_closed(self._ending.code, self._ending.reason)
             finally:
                 self._reading.release()
         self._set_closed(CloseCode.ABNORMAL_CLOSURE)
@@ -327,33 +432,35 @@ class Link:
 
     def _deliver(self, envelope: Envelope) -> None:
         transport, config = self._transport, self._config
-        if self.state is not State.OPEN:
-            return
-        if transport.unsent + len(envelope.frame) > config.send_buffer and transport.unsent:
-            if config.slow_client == "close":
-                # Nothing that is queued can reach it, a Close frame neither.
-                self._set_closed(CloseCode.POLICY_VIOLATION, "too slow")
-                transport.call_later(0, transport.shut_down)
-            return
+        transport.lock()
         try:
-            if self._protocol.compresses:
-                transport.queue(self._protocol.encode_message(envelope.message))
-            else:
-                transport.queue(envelope.frame)
-            transport.flush_soon(config.stall_timeout)
+            if self.state is not _OPEN:
+                return
+            room = config.send_buffer - envelope.size
+            if transport.unsent > max(room, 0):
+                transport.push()  # what is held has not been offered to the kernel yet
+            if transport.unsent > max(room, 0):
+                if config.slow_client == "close":
+                    # Nothing that is queued can reach it, a Close frame neither.
+                    self._set_closed(CloseCode.POLICY_VIOLATION, "too slow")
+                    transport.call_later(0, transport.shut_down)
+                return
+            transport.post(self._protocol.encode_shared(envelope.message, envelope.frames))
         except OSError:
             pass  # gone; who reads it will notice
+        finally:
+            transport.unlock()
 
     # Closing
 
     def _close(self, code: int, reason: str) -> None:
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             return
         hook, self._before_close = self._before_close, None
         if hook is not None:
             hook()
         try:
-            self._transport.run(self._start_closing, code, reason)
+            self._start_closing(code, reason)
             self._transport.flush(self._config.close_timeout)
         except OSError:
             self._transport.shut_down()
@@ -362,13 +469,17 @@ class Link:
             self._transport.call_later(self._config.close_timeout, self._transport.shut_down)
 
     def _start_closing(self, code: int, reason: str) -> None:
-        if self.state is State.OPEN:
-            self.state = State.CLOSING
-            self.code, self.reason = code, reason
-            self._close_until = time.monotonic() + self._config.close_timeout
-            self._transport.queue(Protocol.encode_close(code, reason))
+        self._transport.lock()
+        try:
+            if self.state is _OPEN:
+                self.state = _CLOSING
+                self.code, self.reason = code, reason
+                self._close_until = time.monotonic() + self._config.close_timeout
+                self._transport.queue(Protocol.encode_close(code, reason))
+        finally:
+            self._transport.unlock()
 
     def _set_closed(self, code: int, reason: str = "") -> None:
-        self.state = State.CLOSED
+        self.state = _CLOSED
         if self.code is None:
             self.code, self.reason = code, reason

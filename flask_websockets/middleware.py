@@ -6,7 +6,7 @@ Knows WSGI and nothing of messages: a connection's life is the session's.
 from __future__ import annotations
 
 import typing as t
-from contextlib import ExitStack
+from io import BytesIO
 from itertools import chain
 
 from werkzeug.wsgi import ClosingIterator
@@ -14,7 +14,6 @@ from werkzeug.wsgi import ClosingIterator
 from .drivers import lease_socket
 from .drivers import Transport
 from .drivers.servers import end_response
-from .handshake import Accepted
 from .handshake import ENVIRON_KEY
 from .handshake import Handshake
 from .protocol import CloseCode
@@ -67,45 +66,29 @@ class WebSocketMiddleware:
                 return body
             # The server has said 101 already, so the refusal is a close code.
             _close_body(body)
-            _refuse(handshake.lease.open(), status)
+            _refuse(handshake.lease.open(start_response), status)
             return []
         _close_body(body)
         head = b"" if handshake.lease.theirs is not None else _head(fields)
-        transport = handshake.lease.open()
+        session, protocol = handshake.accepted
+        # The environ stays with the connection; what refers to the server's socket does not.
+        del environ[ENVIRON_KEY]
+        environ["wsgi.input"] = BytesIO()
+        transport = handshake.lease.open(start_response)
         try:
-            _serve(transport, handshake.accepted, head)
-        finally:
-            transport.close()
+            session.ws.open(transport, protocol, head, session.before_close)
+        except OSError:
+            transport.close()  # the client did not wait for its 101
+        else:
+            transport.serve(session)
         return end_response(start_response, fields)
-
-
-def _serve(transport: Transport, accepted: Accepted, head: bytes) -> None:
-    session, protocol = accepted
-    ws = session.ws
-    try:
-        ws.open(transport, protocol, head, session.before_close)
-    except OSError:
-        return  # the client did not wait for its 101
-    try:
-        session.serve()
-    except BaseException:
-        # The server ends this greenlet or thread: no time for a closing handshake.
-        ws.abort(CloseCode.GOING_AWAY)
-        raise
-    finally:
-        # Each step whatever becomes of the one before: on_close runs, rooms are left.
-        with ExitStack() as steps:
-            steps.callback(ws.hang_up)
-            steps.callback(ws.leave_all)
-            steps.callback(session.closed)
-            steps.callback(ws.finish)
 
 
 def _refuse(transport: Transport, status: str) -> None:
     """Close a connection that a server has opened before it could be refused."""
     try:
         frame = Protocol.encode_close(CloseCode.POLICY_VIOLATION, status[:100])
-        transport.run(transport.queue, frame)
+        transport.queue(frame)
         transport.flush(1.0)
         transport.end_output()
         transport.read(1.0)

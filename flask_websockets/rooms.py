@@ -20,15 +20,20 @@ class Envelope:
     """A broadcast as data, before it is delivered.
 
     :param message: text or binary.
-    :param frame: the same, encoded once for all who take it uncompressed.
+    :param frames: its frames, each encoded once: see :meth:`.Protocol.encode_shared`.
     :param to: the rooms that it goes to; None for everybody.
     :param skip: the ids of members that it does not go to.
     """
 
     message: Message
-    frame: bytes
+    frames: dict[t.Hashable, bytes]
     to: frozenset[str] | None
     skip: frozenset[str]
+
+    @property
+    def size(self) -> int:
+        """The bytes of its frame, uncompressed."""
+        return len(self.frames[None])
 
 
 class Member(t.Protocol):
@@ -109,9 +114,9 @@ class Rooms(t.Generic[M]):
         self, message: Message, to: t.Collection[str] | None, skip: t.Collection[str]
     ) -> None:
         """Encode *message* once and deliver it to all who are meant."""
-        frame = Protocol.encode_plain(message)
+        frames: dict[t.Hashable, bytes] = {None: Protocol.encode_plain(message)}
         rooms = None if to is None else frozenset(to)
-        self.deliver(Envelope(message, frame, rooms, frozenset(skip)))
+        self.deliver(Envelope(message, frames, rooms, frozenset(skip)))
 
     def deliver(self, envelope: Envelope) -> None:
         """Hand *envelope* to each member that it is for."""

@@ -1,9 +1,11 @@
 """Which handlers hear a message, what they are given, what becomes of what they return."""
 
 import re
+import threading
 import urllib.request
 from dataclasses import dataclass
 
+import gevent
 import pytest
 import websocket
 from flask import abort
@@ -13,6 +15,7 @@ from flask import jsonify
 from flask import redirect
 from flask import request
 from flask import Response
+from support import TIMEOUT
 from support import wait_until
 from websocket import ABNF
 
@@ -415,7 +418,7 @@ def test_a_dict_from_on_message_is_an_error(app, sockets, serve, log):
         (b"", [b""]),
         (b"binary", [b"binary"]),
         (bytearray(b"binary"), [b"binary"]),
-        (memoryview(b"binary"), [b"binary"]),
+        pytest.param(memoryview(b"binary"), [b"binary"], id="memoryview"),
         (Response("text"), ["text"]),
         (Response("text", mimetype="text/plain"), ["text"]),
         (Response("{}", mimetype="application/geo+json"), ["{}"]),
@@ -555,6 +558,47 @@ def test_a_generator_is_stopped_when_the_client_leaves(app, sockets, serve, log)
     assert stopped == [True]
     assert closes == [1006]
     assert log == []
+
+
+def test_a_generator_is_stopped_when_the_client_closes_and_stays(app, sockets, serve, closes):
+    stopped = []
+
+    @sockets.on_message
+    def handler(message):
+        try:
+            while True:
+                gevent.sleep(0.01)
+                yield "tick"
+        finally:
+            stopped.append(True)
+
+    client = serve(app).connect()
+    client.send("x")
+    assert client.recv() == "tick"
+    client.send_close(1000)
+    while (frame := client.recv_frame()).opcode == websocket.ABNF.OPCODE_TEXT:
+        assert frame.data == b"tick"
+    assert (frame.opcode, frame.data) == (websocket.ABNF.OPCODE_CLOSE, b"\x03\xe8")
+    wait_until(lambda: closes, "on_close")
+    assert stopped == [True]
+    assert closes == [(1000, "")]
+
+
+def test_a_slow_handler_answers_before_the_close_is_answered(app, sockets, serve, closes):
+    asked = threading.Event()
+
+    @sockets.on_message
+    def handler(message):
+        asked.set()
+        gevent.sleep(0.1)  # longer than it takes until somebody who sends looks for a Close
+        return "answer"
+
+    client = serve(app).connect()
+    client.send("x")
+    client.send_close(1000)
+    assert asked.wait(TIMEOUT)
+    assert client.recv() == "answer"
+    assert client.recv_close() == (1000, "")
 
 
 def test_a_generator_is_closed_when_one_of_its_items_is_an_error(app, sockets, serve, log):

@@ -240,26 +240,26 @@ def test_a_broadcast_is_encoded_once(
     rooms.broadcast("hé", ["a"], ["x"])
     assert ann.envelopes == []
     rooms.broadcast("hé", None, ["x"])
-    assert ann.envelopes == [Envelope("hé", b"\x81\x03h\xc3\xa9", None, frozenset({"x"}))]
+    assert ann.envelopes == [Envelope("hé", {None: b"\x81\x03h\xc3\xa9"}, None, frozenset({"x"}))]
     assert ann.envelopes[0] is bob.envelopes[0]
     rooms.join(ann, "a")
     rooms.broadcast(b"\xff", ["a", "b"], ())
     assert ann.envelopes[1] == Envelope(
-        b"\xff", b"\x82\x01\xff", frozenset({"a", "b"}), frozenset()
+        b"\xff", {None: b"\x82\x01\xff"}, frozenset({"a", "b"}), frozenset()
     )
 
 
 def test_an_envelope_can_be_delivered_by_itself(
     rooms: Rooms[FakeMember], ann: FakeMember, bob: FakeMember
 ) -> None:
-    envelope = Envelope("hi", b"\x81\x02hi", None, frozenset({"bob"}))
+    envelope = Envelope("hi", {None: b"\x81\x02hi"}, None, frozenset({"bob"}))
     rooms.deliver(envelope)
     assert ann.envelopes == [envelope]
     assert bob.envelopes == []
 
 
 def test_an_envelope_does_not_change() -> None:
-    envelope = Envelope("hi", b"\x81\x02hi", None, frozenset())
+    envelope = Envelope("hi", {None: b"\x81\x02hi"}, None, frozenset())
     with pytest.raises(dataclasses.FrozenInstanceError):
         envelope.message = "bye"  # type: ignore[misc]
 

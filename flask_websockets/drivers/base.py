@@ -1,8 +1,8 @@
 """A socket that is read by one and written by many, whoever it is that waits.
 
 The socket never blocks: what would block waits by the means of the driver, a
-poll or gevent's hub. Writing has one way: :meth:`Transport.queue` inside
-:meth:`Transport.run` puts bytes in the outbox, in order and whole, and hands the
+poll or gevent's hub. Writing has one way: :meth:`Transport.queue` after
+:meth:`Transport.lock` puts bytes in the outbox, in order and whole, and hands the
 kernel what it takes; :meth:`Transport.flush` waits for the rest, or
 :meth:`Transport.flush_soon` leaves that to a task of its own.
 """
@@ -13,9 +13,6 @@ import socket as socket_module
 import ssl
 import time
 import typing as t
-from abc import ABC
-from abc import abstractmethod
-from collections import deque
 
 T = t.TypeVar("T")
 
@@ -27,7 +24,37 @@ PIECE_SIZE: t.Final = 262144
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Transport(ABC):
+class Life(t.Protocol):
+    """What becomes of a connection, told in steps that each may wait."""
+
+    @property
+    def due(self) -> float:
+        """When :meth:`proceed` is to be called at the latest, by ``time.monotonic``."""
+
+    def start(self) -> bool:
+        """What is done first.
+
+        :return: whether :meth:`proceed` is to be called.
+        """
+
+    def proceed(self, wait: bool) -> bool:
+        """Read once and do what is asked for.
+
+        :param wait: whether to wait for bytes, or to return where none are there.
+        :return: whether it is to be called again.
+        """
+
+    def go_away(self) -> None:
+        """The server stops: start the closing handshake, from any task."""
+
+    def abort(self) -> None:
+        """The server ends the task that serves; :meth:`end` is still called."""
+
+    def end(self) -> None:
+        """What is done last."""
+
+
+class Transport:
     """The bytes of one connection.
 
     :param sock: a connected socket; it is the transport's alone from here on,
@@ -38,9 +65,12 @@ class Transport(ABC):
     def __init__(self, sock: socket_module.socket, early: bytes = b"") -> None:
         self._socket = sock
         self._early = early
-        self._outbox: deque[bytes] = deque()
-        self._piece = memoryview(b"")  # what of the outbox the kernel has not taken yet
-        self._unsent = 0
+        #: Seconds that may pass without a byte being taken, before the peer is given up.
+        self.stall: float | None = None
+        #: How many queued bytes the kernel has not taken yet.
+        self.unsent = 0
+        self._outbox: list[bytes] = []
+        self._piece: bytes | memoryview = b""  # what of the outbox is being sent
         self._flushers = 0
         self._closed = False
         sock.settimeout(0)
@@ -50,10 +80,24 @@ class Transport(ABC):
         except OSError:
             pass  # a Unix socket has no such option
 
-    @property
-    def unsent(self) -> int:
-        """How many queued bytes the kernel has not taken yet."""
-        return self._unsent
+    def serve(self, life: Life) -> bool:
+        """Live *life*, and close the transport.
+
+        :return: False if it goes on when this returns, and the server has forgotten it.
+        """
+        try:
+            try:
+                going = life.start()
+                while going:
+                    going = life.proceed(True)
+            except BaseException:
+                life.abort()
+                raise
+            finally:
+                life.end()
+        finally:
+            self.close()
+        return True
 
     def read(self, timeout: float | None) -> bytes | None:
         """Wait for bytes of the peer. Only one may read at a time.
@@ -66,7 +110,7 @@ class Transport(ABC):
             return early
         while True:
             try:
-                return self.run(self._socket.recv, READ_SIZE)
+                return self._receive()
             except ssl.SSLWantWriteError:
                 wait = self._wait_writable
             except (BlockingIOError, ssl.SSLWantReadError):
@@ -79,12 +123,30 @@ class Transport(ABC):
                 return None
 
     def queue(self, data: bytes) -> None:
-        """Put *data* behind what waits to be sent. Call it inside :meth:`run`.
+        """Put *data* behind what waits to be sent. Call it between lock and unlock.
 
         :raises OSError: if the peer is gone.
         """
         self._outbox.append(data)
-        self._unsent += len(data)
+        self.unsent += len(data)
+        if not self._flushers:
+            self._push()
+
+    def hold(self, data: bytes) -> None:
+        """The same, with what follows, where the driver sees to it that it leaves.
+
+        A driver may hand the kernel nothing before :meth:`flush` is called or whoever
+        called this is kept waiting.
+        """
+        self.queue(data)
+
+    def push(self) -> None:
+        """Hand the kernel what it takes of what is queued or held, now.
+
+        Call it between lock and unlock.
+
+        :raises OSError: if the peer is gone.
+        """
         if not self._flushers:
             self._push()
 
@@ -94,18 +156,32 @@ class Transport(ABC):
         :param stall: seconds that may pass without a byte being taken.
         :raises OSError: if the peer is gone, or takes nothing for so long.
         """
-        if self._unsent:
-            self.run(self._start_flush)
-            self._finish_flush(stall)
+        if not self.unsent:
+            return
+        self.lock()
+        try:
+            if not self._flushers and self._push():
+                return
+            self._flushers += 1
+        finally:
+            self.unlock()
+        self._finish_flush(stall)
 
-    def flush_soon(self, stall: float | None) -> None:
+    def post(self, data: bytes) -> None:
+        """The same as :meth:`queue`, and :meth:`flush_soon`."""
+        self.queue(data)
+        self.flush_soon()
+
+    def flush_soon(self) -> None:
         """The same in a task of its own, which ends the connection on errors.
 
-        Call it inside :meth:`run`.
+        It waits :attr:`stall`.
+
+        Call it between lock and unlock.
         """
-        if self._unsent and not self._flushers:
-            self._start_flush()
-            self.spawn(lambda: self._flush_in_background(stall))
+        if self.unsent and not self._flushers:
+            self._flushers += 1
+            self.spawn(self._flush_in_background)
 
     def end_output(self) -> None:
         """Tell the peer that no byte follows (a FIN)."""
@@ -127,106 +203,134 @@ class Transport(ABC):
 
     # What each driver does in its way
 
-    @abstractmethod
-    def run(self, function: t.Callable[..., T], *args: t.Any) -> T:
-        """Call *function*, which must not wait, while nobody else's runs."""
+    def lock(self) -> None:
+        """Let nobody else queue or read until :meth:`unlock`. Do not wait in between."""
+        raise NotImplementedError
 
-    @abstractmethod
+    def unlock(self) -> None:
+        """Let the others go on."""
+        raise NotImplementedError
+
+    def is_here(self) -> bool:
+        """Whether the caller may wait for this connection, or needs :meth:`call`."""
+        raise NotImplementedError
+
     def call(self, function: t.Callable[..., T], *args: t.Any) -> T:
         """Call *function*, which may wait, where this connection's waiting is done."""
+        raise NotImplementedError
 
-    @abstractmethod
+    def call_soon(self, function: t.Callable[[T], object], argument: T) -> None:
+        """The same for what does not wait; the caller does not wait for it either."""
+        raise NotImplementedError
+
     def spawn(self, function: t.Callable[[], object]) -> None:
         """Start *function* in a task of its own."""
+        raise NotImplementedError
 
-    @abstractmethod
     def call_later(self, seconds: float, function: t.Callable[[], object]) -> None:
         """Call *function* after *seconds*, in a task of its own."""
+        raise NotImplementedError
 
-    @abstractmethod
     def is_serving(self) -> bool:
         """Whether the caller is the thread or greenlet that serves the connection."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _let_go(self) -> None:
         """Wait until nobody waits on the descriptor, which is shut down."""
+        raise NotImplementedError
 
-    @abstractmethod
-    def _wait_readable(self, timeout: float | None) -> bool: ...
+    def _wait_readable(self, timeout: float | None) -> bool:
+        raise NotImplementedError
 
-    @abstractmethod
-    def _wait_writable(self, timeout: float | None) -> bool: ...
+    def _wait_writable(self, timeout: float | None) -> bool:
+        raise NotImplementedError
+
+    # The socket
+
+    def _receive(self) -> bytes:
+        self.lock()
+        try:
+            return self._socket.recv(READ_SIZE)
+        finally:
+            self.unlock()
+
+    def _shut_down(self, how: int) -> None:
+        self.lock()
+        try:
+            self._socket.shutdown(how)
+        except OSError:
+            pass  # the peer was faster
+        finally:
+            self.unlock()
 
     # The outbox
 
-    def _start_flush(self) -> None:
-        self._flushers += 1
-
     def _finish_flush(self, stall: float | None) -> None:
-        deadline, last = _deadline(stall), self._unsent
+        deadline, last = _deadline(stall), self.unsent
         try:
-            while not self.run(self._push_and_end):
-                if self._unsent != last:
-                    deadline, last = _deadline(stall), self._unsent
+            while not self._push_and_end():
+                if self.unsent != last:
+                    deadline, last = _deadline(stall), self.unsent
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError(f"the peer took no byte for {stall} seconds")
                 self._wait_writable(left)
         except BaseException:
-            self.run(self._end_flush)
+            self.lock()
+            self._flushers -= 1
+            self.unlock()
             raise
 
     def _push_and_end(self) -> bool:
-        # In one run: whoever queues in between would find a flusher that has gone.
-        if self._push():
-            self._end_flush()
-            return True
-        return False
-
-    def _end_flush(self) -> None:
-        self._flushers -= 1
-
-    def _flush_in_background(self, stall: float | None) -> None:
+        # In one go: whoever queues in between would find a flusher that has gone.
+        self.lock()
         try:
-            self._finish_flush(stall)
+            if self._push():
+                self._flushers -= 1
+                return True
+            return False
+        finally:
+            self.unlock()
+
+    def _flush_in_background(self) -> None:
+        try:
+            self._finish_flush(self.stall)
         except OSError:
             self.shut_down()
 
     def _push(self) -> bool:
         """Hand the kernel what it takes. True once nothing is left."""
-        while True:
-            if not self._piece:
-                if not self._outbox:
-                    return True
-                self._piece = memoryview(self._next_piece())
+        while self.unsent:
+            piece = self._piece
+            if not piece:
+                piece = self._piece = self._next_piece()
             try:
                 # TLS wants the very same bytes again after it could not go on.
-                sent = self._socket.send(self._piece)
+                sent = self._socket.send(piece)
             except _WOULD_BLOCK:
                 return False
             except OSError:
                 self._outbox.clear()
-                self._piece = memoryview(b"")
-                self._unsent = 0
+                self._piece = b""
+                self.unsent = 0
                 raise
             if not sent:
                 return False  # gevent's TLS socket says so where others raise
-            self._piece = self._piece[sent:]
-            self._unsent -= sent
+            self.unsent -= sent
+            self._piece = b"" if sent == len(piece) else memoryview(piece)[sent:]
+        return True
 
     def _next_piece(self) -> bytes:
-        pieces = [self._outbox.popleft()]
-        size = len(pieces[0])
-        while self._outbox and size + len(self._outbox[0]) <= PIECE_SIZE:
-            pieces.append(self._outbox.popleft())
-            size += len(pieces[-1])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _shut_down(self, how: int) -> None:
-        try:
-            self.run(self._socket.shutdown, how)
-        except OSError:
-            pass  # the peer was faster
+        outbox = self._outbox
+        if len(outbox) == 1:
+            return outbox.pop()
+        count, size = 1, len(outbox[0])
+        while count < len(outbox) and size + len(outbox[count]) <= PIECE_SIZE:
+            size += len(outbox[count])
+            count += 1
+        piece = b"".join(outbox[:count])
+        del outbox[:count]
+        return piece
 
 
 def _deadline(seconds: float | None) -> float | None:

@@ -37,17 +37,20 @@ class Lease(t.NamedTuple):
     take_early: t.Callable[[], bytes]
     theirs: t.Any = None
 
-    def open(self) -> Transport:
-        """Take the socket over for good."""
+    def open(self, start_response: StartResponse) -> Transport:
+        """Take the socket over for good.
+
+        :param start_response: the server's.
+        """
         if self.theirs is not None:
             self.theirs.closed = True  # or it would send a Close frame of its own
         # The server's last read must not wait for bytes that are not there.
         self.sock.settimeout(0)
         early = self.take_early()
         if _is_gevent(self.sock):
-            from .gevent import GeventTransport
+            from .gevent import open_transport
 
-            return GeventTransport(self.sock, early)
+            return open_transport(self.sock, early, getattr(start_response, "__self__", None))
         from .threads import ThreadTransport
 
         return ThreadTransport(self.sock, early)
@@ -105,7 +108,7 @@ def adopt_servers(claims: t.Callable[[t.Any], bool]) -> None:
     :param claims: whether a WSGI application is one of ours.
     """
     if importlib.util.find_spec("geventwebsocket") is not None:
-        from .gevent import adopt_gevent_websocket
+        from .pywsgi import adopt_gevent_websocket
 
         adopt_gevent_websocket(claims)
 

@@ -19,12 +19,20 @@ class ThreadTransport(Transport):
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
 
-    def run(self, function: t.Callable[..., T], *args: t.Any) -> T:
-        with self._lock:
-            return function(*args)
+    def lock(self) -> None:
+        self._lock.acquire()
+
+    def unlock(self) -> None:
+        self._lock.release()
+
+    def is_here(self) -> bool:
+        return True
 
     def call(self, function: t.Callable[..., T], *args: t.Any) -> T:
         return function(*args)
+
+    def call_soon(self, function: t.Callable[[T], object], argument: T) -> None:
+        function(argument)
 
     def spawn(self, function: t.Callable[[], object]) -> None:
         threading.Thread(target=function, daemon=True).start()

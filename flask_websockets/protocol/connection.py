@@ -7,6 +7,7 @@ the peer does wrong is an event, :class:`Failure`, not an exception.
 from __future__ import annotations
 
 import codecs
+import sys
 import typing as t
 import zlib
 
@@ -21,6 +22,7 @@ from .frames import BINARY
 from .frames import CLOSE
 from .frames import CONTINUATION
 from .frames import encode_frame
+from .frames import encode_message
 from .frames import FIN
 from .frames import MASKED
 from .frames import MAX_CONTROL_SIZE
@@ -29,6 +31,7 @@ from .frames import PONG
 from .frames import RSV1
 from .frames import RSV2_AND_3
 from .frames import TEXT
+from .frames import unmask_text
 
 
 class Ping(t.NamedTuple):
@@ -83,11 +86,14 @@ class Protocol:
         "_opcode",
         "_utf8",
         "_wire_size",
+        "has_controls",
     )
 
     def __init__(self, max_message_size: int, deflate: PerMessageDeflate | None = None) -> None:
-        self._max_size = max_message_size
+        # So that twice as much is still a size in C.
+        self._max_size = min(max_message_size, sys.maxsize // 4)
         self._deflate = deflate
+        self.has_controls = False
         self._done = False
         self._buffer = b""  # the start of a header or a control frame, not yet whole
         # The message that is arriving: its first frame's opcode, or 0 for none.
@@ -105,10 +111,12 @@ class Protocol:
         """Take bytes of the peer and return what they complete, in order.
 
         After a Close or a Failure the rest is ignored (:rfc:`6455#section-1.4`).
+        :attr:`has_controls` says whether anything but messages is among them.
 
         :param data: any number of bytes, cut anywhere.
         """
         events: list[Event] = []
+        self.has_controls = False
         if self._done:
             return events
         if self._buffer:
@@ -118,6 +126,7 @@ class Protocol:
             self._parse(data, events)
         except _Broken as broken:
             events.append(broken.failure)
+            self.has_controls = True
             self._done = True
             self._message = bytearray()
         return events
@@ -128,7 +137,7 @@ class Protocol:
         :raises UnicodeEncodeError: if the text has a surrogate half in it.
         """
         if self._deflate is None or not data:
-            return self.encode_plain(data)
+            return encode_message(data)
         if isinstance(data, str):
             return encode_frame(TEXT, self._deflate.deflate(data.encode()), compressed=True)
         return encode_frame(BINARY, self._deflate.deflate(data), compressed=True)
@@ -136,9 +145,23 @@ class Protocol:
     @staticmethod
     def encode_plain(data: str | bytes) -> bytes:
         """The same without compression, so that many connections can share it."""
-        if isinstance(data, str):
-            return encode_frame(TEXT, data.encode())
-        return encode_frame(BINARY, data)
+        return encode_message(data)
+
+    def encode_shared(self, data: str | bytes, frames: dict[t.Hashable, bytes]) -> bytes:
+        """The same as :meth:`encode_message`, made once for all connections that can share it.
+
+        :param frames: those that there are: that of all who do not compress by None, and
+            one for each set of parameters without context takeover.
+        """
+        if self._deflate is None or not data:
+            return frames[None]
+        key = self._deflate.shared_key
+        if key is None:
+            return self.encode_message(data)
+        frame = frames.get(key)
+        if frame is None:
+            frame = frames[key] = self.encode_message(data)
+        return frame
 
     @staticmethod
     def encode_ping(payload: bytes) -> bytes:
@@ -155,20 +178,15 @@ class Protocol:
         """A Close frame. Codes, reasons and errors as for :func:`.encode_close`."""
         return encode_frame(CLOSE, encode_close(code, reason))
 
-    @property
-    def compresses(self) -> bool:
-        """Whether messages are deflated, so that no other connection shares their bytes."""
-        return self._deflate is not None
-
     # Receiving, a frame at a time
 
     def _parse(self, data: bytes, events: list[Event]) -> None:
         position, end = 0, len(data)
         while True:
             if self._left:
-                piece = data[position : position + self._left]
-                position += len(piece)
-                self._take_piece(piece)
+                start = position
+                position = min(end, start + self._left)
+                self._take_piece(data, start, position)
                 if self._left:
                     return
                 if self._fin:
@@ -177,39 +195,48 @@ class Protocol:
                 break
             first, second = data[position], data[position + 1]
             opcode = first & 0x0F
-            self._check_header(first, second, opcode)
+            # Whole messages need no check but this: FIN, TEXT or BINARY, and a mask.
+            is_whole = 0x81 <= first <= 0x82 and second >= MASKED and not self._opcode
+            if not is_whole:
+                self._check_header(first, second, opcode)
             size = second & 0x7F
             start = position + 2
             if size == 126:
                 start += 2
-                size = int.from_bytes(data[start - 2 : start], "big")
+                if end < start:
+                    break
+                size = data[start - 2] << 8 | data[start - 1]
             elif size == 127:
                 start += 8
-                size = int.from_bytes(data[start - 8 : start], "big")
-            if end < start:
-                break
-            if opcode < CLOSE:
+                if end < start:
+                    break
+                size = self._read_size(data[start - 8 : start])
+            if size > self._max_size - self._wire_size and opcode < CLOSE:
                 self._check_size(size, first)
             start += 4
             if end < start:
                 break
             mask = data[start - 4 : start]
+            position = start + size
+            if is_whole and position <= end:
+                if opcode == BINARY:
+                    events.append(apply_mask(data, mask, start, position))
+                    continue
+                try:
+                    events.append(unmask_text(data, mask, start, position))
+                except UnicodeDecodeError:
+                    raise _Broken(CloseCode.INVALID_PAYLOAD, "text is not UTF-8") from None
+                continue
             if opcode >= CLOSE:
-                if end < start + size:
+                if end < position:
+                    position = start - 6  # a control frame's header has six bytes
                     break
-                position = start + size
-                events.append(self._read_control(opcode, apply_mask(data[start:position], mask)))
+                payload = apply_mask(data, mask, start, position)
+                self.has_controls = True
+                events.append(self._read_control(opcode, payload))
                 if opcode == CLOSE:
                     self._done = True
                     return
-                continue
-            if first == FIN | TEXT and end >= start + size:
-                # The common message: one frame, whole, not deflated.
-                position = start + size
-                try:
-                    events.append(apply_mask(data[start:position], mask).decode())
-                except UnicodeDecodeError:
-                    raise _Broken(CloseCode.INVALID_PAYLOAD, "text is not UTF-8") from None
                 continue
             self._start_frame(first, opcode, size, mask)
             position = start
@@ -246,21 +273,26 @@ class Protocol:
         elif first & RSV1 and self._deflate is None:
             raise _Broken(CloseCode.PROTOCOL_ERROR, "reserved bits are set")
 
-    def _check_size(self, size: int, first: int) -> None:
-        """Refuse a data frame by the size it claims.
+    @staticmethod
+    def _read_size(field: bytes) -> int:
+        """The size in the eight bytes of a long header.
 
         A size in more bytes than it needs is taken, although a sender must not write
         it so (:rfc:`6455#section-5.2`): nothing can be misread.
         """
-        if size >> 63:
+        if field[0] >> 7:
             raise _Broken(CloseCode.PROTOCOL_ERROR, "the length's first bit is set")
+        return int.from_bytes(field, "big")
+
+    def _check_size(self, size: int, first: int) -> None:
+        """Refuse a data frame by the size it claims."""
         if self._compressed or first & RSV1:
             # Deflate can grow what does not compress, and every flush adds a few
             # bytes: twice the limit leaves room for any sender that means well.
             limit = 2 * self._max_size + 1024
         else:
             limit = self._max_size
-        if self._wire_size + size > limit:
+        if size > limit - self._wire_size:
             raise self._too_big()
 
     def _start_frame(self, first: int, opcode: int, size: int, mask: bytes) -> None:
@@ -273,19 +305,19 @@ class Protocol:
         self._mask = mask
         self._wire_size += size
 
-    def _take_piece(self, piece: bytes) -> None:
+    def _take_piece(self, data: bytes, start: int, end: int) -> None:
         """Take a part of a data frame's payload, checked as it arrives."""
-        if not piece:
+        if start == end:
             return
-        self._left -= len(piece)
-        data = apply_mask(piece, self._mask)
+        self._left -= end - start
+        piece = apply_mask(data, self._mask, start, end)
         if self._left:
-            turn = len(piece) & 3
+            turn = (end - start) & 3
             self._mask = self._mask[turn:] + self._mask[:turn]
         if self._compressed:
-            self._inflate(data)
+            self._inflate(piece)
         else:
-            self._append(data)
+            self._append(piece)
 
     def _inflate(self, data: bytes | None) -> None:
         """Inflate a piece, or with None the end of the message."""

@@ -130,6 +130,14 @@ class PerMessageDeflate:
         self._inflater: zlib._Decompress | None = None
         self._deflater: zlib._Compress | None = None
 
+    @property
+    def shared_key(self) -> t.Hashable:
+        """The same for all whose messages come out the same; None if they depend on others."""
+        if not self._agreement.server_no_context_takeover:
+            return None
+        bits = self._agreement.server_max_window_bits
+        return (bits, self._options.level, self._options.memory_level)
+
     def inflate(self, data: bytes, room: int) -> bytes:
         """Inflate a piece of a message, of whatever size, as it arrives.
 

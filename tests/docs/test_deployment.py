@@ -41,6 +41,20 @@ def gone(code, reason):
     app.logger.error("closed %s", code)
 """
 
+WORKS = """
+import time
+
+@sockets.on_message("WORK")
+def work():
+    app.logger.error("working")
+    time.sleep(0.5)
+    app.logger.error("worked")
+    return "done"
+"""
+
+#: What the access log says of a socket.
+LOGGED = 'HTTP/1.1" 101'
+
 #: How Python starts a program of the pages.
 MODULES = {"gunicorn": ["-m", "gunicorn"], "flask": ["-m", "flask"], "python": []}
 
@@ -147,9 +161,7 @@ def test_the_command_of_the_container_serves(start: Start):
     command = [part.replace("0.0.0.0:8000", "127.0.0.1:8000") for part in command]
     client = echo(start(command))
     client.close()
-    for name in ("hello.py", "gunicorn.conf.py"):
-        assert name in FILES
-        assert name in text
+    assert "COPY hello.py" in text
 
 
 # Units
@@ -182,7 +194,7 @@ def start_unit(start: Start, folder: Path, name: str, **changes: str) -> Process
 
 @pytest.mark.parametrize("name", UNITS)
 def test_a_unit_serves_and_stops_with_1001(start: Start, tmp_path: Path, name: str):
-    if "gunicorn" in read_unit(name)["ExecStart"]:
+    if "gthread" in read_unit(name)["ExecStart"]:
         (tmp_path / "gunicorn.conf.py").write_text(FILES["gunicorn.conf.py"])
     server = start_unit(start, tmp_path, name)
     client = echo(server)
@@ -194,37 +206,93 @@ def test_a_unit_serves_and_stops_with_1001(start: Start, tmp_path: Path, name: s
     assert "Traceback" not in server.log()
 
 
-@pytest.mark.parametrize(
-    ("name", "signal_", "code"),
-    [
-        ("hello.service", signal.SIGTERM, 1006),
-        ("hello-threads.service", signal.SIGTERM, 1006),
-        ("hello.service", signal.SIGHUP, 1001),
-    ],
-)
-def test_sockets_of_gunicorn_without_the_file(
-    start: Start, tmp_path: Path, name: str, signal_: signal.Signals, code: int
-):
-    server = start_unit(start, tmp_path, name, graceful_timeout="1")
-    client = echo(server)
-    server.process.send_signal(signal_)
-    assert wait_for_close(client) == code
-    if signal_ == signal.SIGTERM:
-        server.process.wait(TIMEOUT)
-    else:
-        server.wait_for_log("closed 1001")
-        echo(server).close()
-    assert ("closed" in server.log()) is (code == 1001)
-
-
-def test_pywsgi_without_a_pool_cuts_its_sockets(start: Start, tmp_path: Path, monkeypatch):
-    monkeypatch.setitem(FILES, "serve.py", FILES["serve.py"].replace(", spawn=Pool(10_000)", ""))
-    server = start_unit(start, tmp_path, "hello-pywsgi.service")
+def test_threads_of_gunicorn_without_the_file_are_cut(start: Start, tmp_path: Path):
+    server = start_unit(start, tmp_path, "hello-threads.service", graceful_timeout="1")
     client = echo(server)
     server.process.send_signal(signal.SIGTERM)
     assert wait_for_close(client) == 1006
-    assert server.process.wait(TIMEOUT) == 0
+    server.process.wait(TIMEOUT)
     assert "closed" not in server.log()
+
+
+@pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi"])
+def test_a_reload_closes_the_sockets_of_the_old_worker(
+    start: Start, tmp_path: Path, monkeypatch, worker: str
+):
+    unit = FILES["hello.service"].replace("-k gevent ", f"-k {worker} ")
+    monkeypatch.setitem(FILES, "hello.service", unit)
+    server = start_unit(start, tmp_path, "hello.service")
+    client = echo(server)
+    server.process.send_signal(signal.SIGHUP)
+    assert wait_for_close(client) == 1001
+    server.wait_for_log("closed 1001")
+    echo(server).close()
+
+
+def test_a_handler_may_finish_while_the_server_stops(start: Start, tmp_path: Path):
+    (tmp_path / "hello.py").write_text(FILES["hello.py"] + TELLS + WORKS)
+    server = start_unit(start, tmp_path, "hello-pywsgi.service")
+    client = server.connect()
+    client.send("WORK")
+    server.wait_for_log("working")
+    server.process.send_signal(signal.SIGTERM)
+    assert wait_for_close(client) == 1001
+    assert server.process.wait(TIMEOUT) == 0
+    assert "worked" in server.log()
+    assert "closed 1001" in server.log()
+
+
+# Limits
+
+
+def ask(server: Process, timeout: float) -> bytes:
+    """The first bytes of the answer to a request; a TimeoutError if none come."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout) as sock:
+        if server.tls is not None:
+            sock = server.tls.wrap_socket(sock, server_hostname="localhost")
+        with sock:
+            sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return sock.recv(12)
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        ("-k gevent --worker-connections 2", True),
+        ("-k gevent_pywsgi --worker-connections 2", False),
+        ("-k gevent_pywsgi --worker-connections 2 --certfile {CERTIFICATE} --keyfile {KEY}", True),
+        ("-k gthread --threads 2", True),
+    ],
+)
+def test_what_counts_sockets_logs_them_at_their_end(
+    start: Start, tmp_path: Path, options: str, counts: bool
+):
+    certificate = make_certificate(tmp_path)
+    command = f"gunicorn {options} -w 1 -b 127.0.0.1:8000 --access-logfile - hello:app"
+    words = shlex.split(command.format(**certificate.paths))
+    server = start(words, tls=certificate.context if "{KEY}" in options else None)
+    clients = [echo(server), echo(server)]
+    if counts:
+        with pytest.raises(TimeoutError):
+            ask(server, timeout=0.5)
+        assert LOGGED not in server.log()
+    else:
+        server.wait_for_log(LOGGED)
+        assert json.loads(server.request("/health")[2]) == {"sockets": 2}
+    for client in clients:
+        client.close()
+    server.wait_for_log(LOGGED)
+
+
+def test_a_pool_of_pywsgi_counts_no_sockets(start: Start, tmp_path: Path, monkeypatch):
+    text = FILES["serve.py"].replace(", app)", ", app, spawn=1)")
+    monkeypatch.setitem(FILES, "serve.py", text)
+    server = start_unit(start, tmp_path, "hello-pywsgi.service")
+    clients = [echo(server), echo(server)]
+    assert LOGGED in server.log()
+    server.process.send_signal(signal.SIGTERM)
+    assert [wait_for_close(client) for client in clients] == [1001, 1001]
+    assert server.process.wait(TIMEOUT) == 0
 
 
 def test_threads_that_are_all_taken_keep_requests_waiting(start: Start, tmp_path: Path):

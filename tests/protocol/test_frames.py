@@ -76,8 +76,8 @@ def test_random_frames_are_those_of_the_slow_twin() -> None:
 
 def test_a_mask_is_that_of_the_rfc() -> None:
     # RFC 6455, section 5.7: "a single-frame masked text message".
-    assert apply_mask(b"Hello", b"\x37\xfa\x21\x3d") == b"\x7f\x9f\x4d\x51\x58"
-    assert apply_mask(b"\x7f\x9f\x4d\x51\x58", b"\x37\xfa\x21\x3d") == b"Hello"
+    assert apply_mask(b"Hello", b"\x37\xfa\x21\x3d", 0, 5) == b"\x7f\x9f\x4d\x51\x58"
+    assert apply_mask(b"\x7f\x9f\x4d\x51\x58", b"\x37\xfa\x21\x3d", 0, 5) == b"Hello"
 
 
 @pytest.mark.parametrize("mask", [b"\x37\xfa\x21\x3d", bytes(4), b"\xff" * 4, b"\x00\x00\x00\x01"])
@@ -85,7 +85,7 @@ def test_masks_of_every_length_are_those_of_the_slow_twin(mask: bytes) -> None:
     chance = random.Random(mask)
     for size in range(131):
         for data in (chance.randbytes(size), bytes(size), b"\xff" * size):
-            assert apply_mask(data, mask) == mask_slowly(data, mask)
+            assert apply_mask(data, mask, 0, size) == mask_slowly(data, mask)
 
 
 def test_a_mask_goes_on_at_every_offset() -> None:
@@ -96,18 +96,18 @@ def test_a_mask_goes_on_at_every_offset() -> None:
         masked = mask_slowly(data, mask)
         for offset in range(min(size, 8) + 1):
             turned = (mask + mask)[offset % 4 : offset % 4 + 4]
-            assert apply_mask(data[offset:], turned) == masked[offset:]
+            assert apply_mask(data, turned, offset, size) == masked[offset:]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_masking_twice_gives_the_data_back(size: int) -> None:
     chance = random.Random(size)
     data, mask = chance.randbytes(size), chance.randbytes(4)
-    masked = apply_mask(data, mask)
+    masked = apply_mask(data, mask, 0, size)
     assert masked == mask_slowly(data, mask)
-    assert apply_mask(masked, mask) == data
+    assert apply_mask(masked, mask, 0, size) == data
 
 
 def test_masks_give_bytes() -> None:
-    assert type(apply_mask(b"", b"\x01\x02\x03\x04")) is bytes
-    assert type(apply_mask(b"data", b"\x01\x02\x03\x04")) is bytes
+    assert type(apply_mask(b"", b"\x01\x02\x03\x04", 0, 0)) is bytes
+    assert type(apply_mask(b"data", b"\x01\x02\x03\x04", 0, 4)) is bytes

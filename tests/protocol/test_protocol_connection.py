@@ -31,6 +31,7 @@ from flask_websockets.protocol import Ping
 from flask_websockets.protocol import Pong
 from flask_websockets.protocol import Protocol
 from flask_websockets.protocol.deflate import Agreement
+from flask_websockets.protocol.deflate import negotiate
 from flask_websockets.protocol.deflate import Options
 from flask_websockets.protocol.deflate import PerMessageDeflate
 
@@ -96,7 +97,8 @@ def test_a_message_sent(size: int) -> None:
     payload = random.Random(size).randbytes(size)
     assert protocol.encode_message(payload) == server_frame(BINARY, payload)
     assert protocol.encode_plain(payload) == server_frame(BINARY, payload)
-    assert not protocol.compresses
+    shared = {None: b"what is shared"}
+    assert protocol.encode_shared(payload, shared) is shared[None]
 
 
 def test_text_is_sent_as_utf8() -> None:
@@ -657,7 +659,27 @@ def test_a_compressed_message_is_sent_as_in_the_rfc() -> None:
     assert protocol.encode_message("Hello") == b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00"
     assert protocol.encode_message("Hello") == b"\xc1\x05\xf2\x00\x11\x00\x00"
     assert protocol.encode_plain("Hello") == b"\x81\x05Hello"
-    assert protocol.compresses
+    # What depends on the messages before is not shared.
+    shared = {None: protocol.encode_plain("Hello")}
+    assert protocol.encode_shared("Hello", shared) == b"\xc1\x04\x02\x13\x00\x00"
+    assert list(shared) == [None]
+
+
+def test_a_message_without_context_takeover_is_compressed_once() -> None:
+    def protocol(**values: t.Any) -> Protocol:
+        options = Options(context_takeover=False, **values)
+        agreed = negotiate([("permessage-deflate", [])], options)
+        assert agreed is not None
+        return Protocol(1 << 20, PerMessageDeflate(agreed[0], options))
+
+    one, two, other = protocol(), protocol(), protocol(window_bits=9)
+    shared = {None: one.encode_plain("Hello")}
+    frame = one.encode_shared("Hello", shared)
+    assert frame == b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00"
+    assert two.encode_shared("Hello", shared) is frame
+    assert other.encode_shared("Hello", shared) is not frame
+    assert len(shared) == 3
+    assert one.encode_shared("", {None: one.encode_plain("")}) == b"\x81\x00"
 
 
 def test_empty_messages_with_deflate(receives: Receives) -> None:

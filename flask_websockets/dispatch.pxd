@@ -1,0 +1,29 @@
+# The types of dispatch.py for Cython; Python itself does not read them.
+cimport cython
+
+from flask_websockets.connection cimport WebSocket
+from flask_websockets.context cimport ConnectionContext
+from flask_websockets.handlers cimport Handler
+from flask_websockets.handlers cimport Handlers
+from flask_websockets.handlers cimport Incoming
+from flask_websockets.handlers cimport MessageHandler
+
+
+cdef class Session:
+    cdef public object app
+    cdef public WebSocket ws
+    cdef public Handlers handlers
+    cdef public object values
+    cdef object _clients
+    cdef object _loop
+    cdef object _path
+    cdef ConnectionContext _context
+    cdef object _logged
+
+    cpdef bint proceed(self, wait) except -1
+    cdef _turn(self, attempt, argument)
+    @cython.locals(handler=Handler, listener=MessageHandler, incoming=Incoming)
+    cdef _message(self, message)
+    cdef _reply(self, Handler handler, reply)
+    cdef _reply_one(self, Handler handler, reply)
+    cdef _as_message(self, Handler handler, reply)

@@ -1,0 +1,31 @@
+# The types of base.py for Cython; Python itself does not read them.
+cimport cython
+
+
+cdef class Transport:
+    cdef public Py_ssize_t unsent
+    cdef public object stall
+    cdef public object _socket
+    cdef bytes _early
+    cdef list _outbox
+    cdef object _piece
+    cdef int _flushers
+    cdef public bint _closed
+    cdef object __weakref__
+
+    cpdef read(self, timeout)
+    cpdef queue(self, bytes data)
+    cpdef hold(self, bytes data)
+    cpdef push(self)
+    cpdef flush(self, stall)
+    cpdef post(self, bytes data)
+    cpdef flush_soon(self)
+    cpdef lock(self)
+    cpdef unlock(self)
+    cpdef bint is_here(self) except -1
+    cpdef bint is_serving(self) except -1
+    cpdef _receive(self)
+    @cython.locals(sent=Py_ssize_t)
+    cpdef bint _push(self) except -1
+    @cython.locals(count=Py_ssize_t, size=Py_ssize_t, outbox=list)
+    cdef bytes _next_piece(self)
