@@ -99,7 +99,7 @@ class GeventServer(Server):
             self._stop = gevent.event.Event()
             started.set()
             self._stop.wait()
-            self._server.stop(timeout=1)
+            self._server.stop(timeout=TIMEOUT)
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()

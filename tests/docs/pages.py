@@ -84,7 +84,7 @@ def compile_block(page: Path, block: Block) -> t.Any:
 
 def run_page(page: Path) -> dict[str, t.Any]:
     """Run the ``python`` blocks of a page in order, in one namespace."""
-    namespace: dict[str, t.Any] = {"__name__": page.stem}
+    namespace: dict[str, t.Any] = {"__name__": f"page_{page.stem}"}
     for block in blocks(page):
         if block.runs:
             exec(compile_block(page, block), namespace)

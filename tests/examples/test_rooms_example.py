@@ -47,6 +47,9 @@ def test_rooms_between_two(rooms, connect):
     emit(bob, "say", room="milk", text="Bob is not in this room")
     emit(bob, "leave", room="tea")
     assert receive(ada) == receive(bob) == about("left", "tea", "Bob")
+    # Bob has left once his next message is answered.
+    emit(bob, "join", room="hall")
+    assert receive(bob) == about("joined", "hall", "Bob")
     emit(ada, "say", room="tea", text="alone now")
     assert receive(ada) == about("said", "tea", "Ada", "alone now")
     emit(ada, "shout", text="all")
