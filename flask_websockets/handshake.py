@@ -37,6 +37,9 @@ from .protocol.handshake import split_tokens
 from .rooms import Clients
 from .rooms import Rooms
 
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 #: Where the handshake travels in the WSGI environ.
 ENVIRON_KEY = "flask_websockets.handshake"
 
@@ -46,6 +49,7 @@ class Accepted(t.NamedTuple):
 
     session: Session
     protocol: Protocol
+    environ: WSGIEnvironment
 
 
 class Handshake:
@@ -124,7 +128,9 @@ class Endpoint:
             Clients(self._rooms(app)),
             self._loop,
         )
-        handshake.accepted = Accepted(session, Protocol(config.max_message_size, deflate))
+        handshake.accepted = Accepted(
+            session, Protocol(config.max_message_size, deflate), request.environ
+        )
         return response
 
     def _before_open(self, app: Flask, ws: WebSocket, values: t.Mapping[str, t.Any]) -> t.Any:

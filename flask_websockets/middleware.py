@@ -70,10 +70,12 @@ class WebSocketMiddleware:
             return []
         _close_body(body)
         head = b"" if handshake.lease.theirs is not None else _head(fields)
-        session, protocol = handshake.accepted
-        # The environ stays with the connection; what refers to the server's socket does not.
-        del environ[ENVIRON_KEY]
-        environ["wsgi.input"] = BytesIO()
+        session, protocol, inner = handshake.accepted
+        # The environ that the request has, which may be a copy, stays with the connection;
+        # what refers to the server's socket does not.
+        for each in (environ, inner):
+            each.pop(ENVIRON_KEY, None)
+            each["wsgi.input"] = BytesIO()
         transport = handshake.lease.open(start_response)
         try:
             session.ws.open(transport, protocol, head, session.before_close)

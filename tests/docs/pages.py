@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
+import types
 import typing as t
 from pathlib import Path
 
@@ -84,7 +86,9 @@ def compile_block(page: Path, block: Block) -> t.Any:
 
 def run_page(page: Path) -> dict[str, t.Any]:
     """Run the ``python`` blocks of a page in order, in one namespace."""
-    namespace: dict[str, t.Any] = {"__name__": f"page_{page.stem}"}
+    module = types.ModuleType(f"page_{page.stem}")
+    sys.modules[module.__name__] = module  # where dataclasses look
+    namespace = module.__dict__
     for block in blocks(page):
         if block.runs:
             exec(compile_block(page, block), namespace)
