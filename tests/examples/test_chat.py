@@ -73,7 +73,8 @@ def receive(client: websocket.WebSocket) -> t.Any:
 def test_chat_in_a_browser(page, start, connect):
     program = start(CHAT)
     page.open(f"http://127.0.0.1:{program.port}/?room=tea")
-    page.wait("$('state').className === 'open'")
+    # The server gives a name once the connection is open.
+    page.wait("$('state').className === 'open' && $('name').value.startsWith('guest-')")
     page.type("name", "Bob")
     page.wait("$('people').innerText === 'Bob'")
     ada = connect(program, "/chat/tea?name=Ada")
