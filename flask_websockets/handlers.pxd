@@ -69,4 +69,5 @@ cdef class Handlers:
     cdef Index _texts
     cdef Index _binaries
 
+    @cython.locals(index=Index)
     cpdef candidates(self, message)

@@ -203,19 +203,32 @@ class Handlers:
         self.errors: dict[type[Exception], Handler] = {}
         self._patterns: list[MessageHandler] = []
         self._catch_alls: list[MessageHandler] = []
-        self._texts = Index()
-        self._binaries = Index()
+        # Made when the first message comes: to make them for each handler that is
+        # registered takes seconds for some thousands.
+        self._texts: Index | None = None
+        self._binaries: Index | None = None
 
     def add_message_handler(self, handler: MessageHandler) -> None:
         """Put *handler* behind the others of its kind."""
         (self._catch_alls if handler.is_catch_all else self._patterns).append(handler)
-        handlers = self._patterns + self._catch_alls
-        self._texts = Index([one for one in handlers if not isinstance(one.prefix, bytes)])
-        self._binaries = Index([one for one in handlers if not isinstance(one.prefix, str)])
+        self._texts = self._binaries = None
 
     def candidates(self, message: Message) -> t.Sequence[MessageHandler]:
         """Those that may hear *message*, in order: all others certainly do not."""
-        return (self._texts if isinstance(message, str) else self._binaries).find(message)
+        if isinstance(message, str):
+            index = self._texts
+            if index is None:
+                index = self._texts = self._index(bytes)
+        else:
+            index = self._binaries
+            if index is None:
+                index = self._binaries = self._index(str)
+        return index.find(message)
+
+    def _index(self, unheard: type) -> Index:
+        """All whose beginnings are not of the type *unheard*."""
+        handlers = self._patterns + self._catch_alls
+        return Index([one for one in handlers if not isinstance(one.prefix, unheard)])
 
     def error_handler(self, error: Exception) -> Handler | None:
         """The handler for the nearest class of *error*."""
@@ -233,7 +246,7 @@ class Index:
     :param handlers: in the order in which they are tried.
     """
 
-    def __init__(self, handlers: t.Sequence[MessageHandler] = ()) -> None:
+    def __init__(self, handlers: t.Sequence[MessageHandler]) -> None:
         self._always = list(handlers)
         #: Of each length of a beginning: the places of its handlers.
         self._places: list[tuple[int, dict[str | bytes, list[int]]]] = []
