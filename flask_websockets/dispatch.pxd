@@ -22,6 +22,7 @@ cdef class Session:
 
     cpdef bint proceed(self, wait) except -1
     cdef _turn(self, attempt, argument)
+    cdef bint _guarded(self, attempt, argument) except -1
     @cython.locals(handler=Handler, listener=MessageHandler, incoming=Incoming)
     cdef _message(self, message)
     cdef _reply(self, Handler handler, reply)

@@ -33,7 +33,7 @@ class Session:
     :param app: the application.
     :param ws: the connection.
     :param handlers: those of its endpoint.
-    :param request: the handshake's request context, a copy.
+    :param request: the handshake's request context.
     :param values: the variables of the URL.
     :param clients: the open connections of the endpoint.
     :param loop: the handler of a ``route``, which reads and writes by itself.
@@ -127,19 +127,24 @@ class Session:
 
     def _turn(self, attempt: t.Callable[[T], None], argument: T) -> None:
         """Run user code in a fresh context; what nobody answers for closes with 1011."""
+        if not self._guarded(attempt, argument):
+            self.ws.close(CloseCode.INTERNAL_ERROR)
+
+    def _guarded(self, attempt: t.Callable[[T], None], argument: T) -> bool:
+        """Run user code in a fresh context; what it raises is logged.
+
+        :return: False if it raised.
+        """
         try:
             self._context.run(attempt, argument)
         except ConnectionClosed:
             pass  # it meant to send to who has left, and ends quietly
         except Exception as error:
-            self._note(error)
-            self.ws.close(CloseCode.INTERNAL_ERROR)
-
-    def _note(self, error: Exception) -> None:
-        """Log what a turn has raised, unless it is logged: a teardown function's."""
-        if error is not self._logged:
-            self._log(error)
-        self._logged = None
+            if error is not self._logged:
+                self._log(error)  # a teardown function's
+            self._logged = None
+            return False
+        return True
 
     def _attempt_message(self, message: Message) -> None:
         try:
@@ -159,13 +164,12 @@ class Session:
 
     def _answer(self, error: Exception) -> None:
         """Let an error handler answer for *error*, or log and raise it."""
+        self._attempt_alone(partial(self._reply_to_error, error))
+
+    def _reply_to_error(self, error: Exception) -> None:
         handler = self.handlers.error_handler(error)
         if handler is None:
-            self._attempt_alone(partial(_raise, error))
-        else:
-            self._attempt_alone(partial(self._reply_to_error, handler, error))
-
-    def _reply_to_error(self, handler: Handler, error: Exception) -> None:
+            raise error
         self._reply(handler, handler.call(error, self.values))
 
     def _attempt_alone(self, function: t.Callable[[], object]) -> None:
@@ -214,12 +218,7 @@ class Session:
         """It is over: ``on_close``, each in a context of its own."""
         values = {**self.values, "code": self.ws.close_code, "reason": self.ws.close_reason}
         for handler in self.handlers.on_close:
-            try:
-                self._context.run(self._attempt_alone, partial(handler.call, None, values))
-            except ConnectionClosed:
-                pass
-            except Exception as error:
-                self._note(error)
+            self._guarded(self._attempt_alone, partial(handler.call, None, values))
 
     def _message(self, message: Message) -> None:
         for handler in self.handlers.before_message:
@@ -299,7 +298,3 @@ def response_message(response: Response, name: str) -> Message:
 
 def _is_json(reply: t.Any) -> bool:
     return isinstance(reply, (dict, list)) or (is_dataclass(reply) and not isinstance(reply, type))
-
-
-def _raise(error: Exception) -> t.NoReturn:
-    raise error

@@ -26,7 +26,6 @@ cdef class Link:
     cdef bint _ping_sent
     cdef double _alive_until
     cdef object _interval
-    cdef object _stall
 
     cpdef send(self, message)
     cpdef reply(self, message)
@@ -36,7 +35,7 @@ cdef class Link:
     cpdef require_open(self)
     cpdef take_in(self, bint wait)
     cpdef take_message(self)
-    cdef _send(self, message)
+    cpdef _send(self, message)
     @cython.locals(now=double, events=list)
     cdef bint _read(self, timeout) except -1
     cdef list _take_controls(self, list events)

@@ -85,7 +85,7 @@ class Link:
         self._ping_sent = False
         self._alive_until = math.inf  # when to ping, or to give up if a ping is out
         self._interval = config.ping_interval
-        self._stall = transport.stall = config.stall_timeout
+        transport.stall = config.stall_timeout
         self._heard(time.monotonic())
 
     # For everybody: each may wait, and is called from any thread or greenlet
@@ -93,18 +93,13 @@ class Link:
     def receive(self, timeout: float | None) -> Message | None:
         """Wait for the next message; None when *timeout* seconds are over."""
         self.require_open()
-        if self._transport.is_here():
-            return self._receive_alone(timeout)
         return self._transport.call(self._receive_alone, timeout)
 
     def send(self, message: Message) -> None:
         """Send *message* and wait until the system has taken it."""
         self.require_open()
         self.look()
-        if self._transport.is_here():
-            self._send(message)
-        else:
-            self._transport.call(self._send, message)
+        self._transport.call(self._send, message)
 
     def reply(self, message: Message) -> None:
         """Send *message* from the task that serves, at the latest at :meth:`flush`."""
@@ -118,7 +113,7 @@ class Link:
             finally:
                 transport.unlock()
             if transport.unsent > _REPLIES:
-                transport.flush(self._stall)
+                transport.flush(transport.stall)
         except OSError:
             self._lose()
 
@@ -127,7 +122,7 @@ class Link:
         if self._holds_replies and self.state is _OPEN:
             self._holds_replies = False
             try:
-                self._transport.flush(self._stall)
+                self._transport.flush(self._transport.stall)
             except OSError:
                 with suppress(ConnectionClosed):  # nobody is here who could be told
                     self._lose()
@@ -143,6 +138,7 @@ class Link:
 
     def deliver(self, envelope: Envelope) -> None:
         """Queue a broadcast; never waits for a slow peer and never raises."""
+        # The look is not left to call_soon: its call of a method took 12 % of a broadcast.
         if self._transport.is_here():
             self._deliver(envelope)
         else:
@@ -398,7 +394,7 @@ class Link:
                 transport.queue(self._protocol.encode_message(message))
             finally:
                 transport.unlock()
-            transport.flush(self._stall)
+            transport.flush(transport.stall)
         except OSError:
             self._lose()
 
@@ -411,7 +407,7 @@ class Link:
                 transport.queue(frame)
             finally:
                 transport.unlock()
-            transport.flush(self._stall)
+            transport.flush(transport.stall)
         except OSError:
             transport.shut_down()
 

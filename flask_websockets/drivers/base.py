@@ -212,7 +212,7 @@ class Transport:
         raise NotImplementedError
 
     def is_here(self) -> bool:
-        """Whether the caller may wait for this connection, or needs :meth:`call`."""
+        """Whether the caller is where this connection's waiting is done."""
         raise NotImplementedError
 
     def call(self, function: t.Callable[..., T], *args: t.Any) -> T:
@@ -220,7 +220,7 @@ class Transport:
         raise NotImplementedError
 
     def call_soon(self, function: t.Callable[[T], object], argument: T) -> None:
-        """The same for what does not wait; the caller does not wait for it either."""
+        """The same from elsewhere, for what does not wait, without waiting for it."""
         raise NotImplementedError
 
     def spawn(self, function: t.Callable[[], object]) -> None:

@@ -97,10 +97,7 @@ class GeventTransport(Transport):
         return t.cast(T, _release(greenlet[0].value))
 
     def call_soon(self, function: t.Callable[[T], object], argument: T) -> None:
-        if self.is_here():
-            function(argument)
-        else:
-            self._hub.loop.run_callback_threadsafe(function, argument)
+        self._hub.loop.run_callback_threadsafe(function, argument)
 
     def spawn(self, function: t.Callable[[], object]) -> None:
         gevent.spawn(function)
