@@ -44,11 +44,11 @@ class Life(t.Protocol):
         :return: whether it is to be called again.
         """
 
-    def go_away(self) -> None:
-        """The server stops: start the closing handshake, from any task."""
+    def go_away(self, code: int) -> None:
+        """The server stops: start the closing handshake with *code*, from any task."""
 
     def abort(self) -> None:
-        """The server ends the task that serves; :meth:`end` is still called."""
+        """The server waits no longer, or ends the task that serves; :meth:`end` is still called."""
 
     def end(self) -> None:
         """What is done last."""
@@ -67,6 +67,8 @@ class Transport:
         self._early = early
         #: Seconds that may pass without a byte being taken, before the peer is given up.
         self.stall: float | None = None
+        #: Seconds that the closing handshake may take when the server stops.
+        self.drain = 0.0
         #: How many queued bytes the kernel has not taken yet.
         self.unsent = 0
         self._outbox: list[bytes] = []
