@@ -239,7 +239,7 @@ class Session:
         """Send what *handler* returned; a generator's items as they come."""
         if reply is None:
             return
-        if not isinstance(reply, GeneratorType):
+        if type(reply) is str or not isinstance(reply, GeneratorType):
             self._reply_one(handler, reply)
             return
         try:

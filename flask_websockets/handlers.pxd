@@ -12,8 +12,10 @@ cdef class Handler:
     cdef public bint replies_json
     cdef public object names
     cdef public object required
+    cdef public tuple order
 
     cpdef call(self, subject, values)
+    cdef call_in_order(self, subject, list wanted)
 
 
 cdef class MessageHandler(Handler):
@@ -28,8 +30,9 @@ cdef class PatternHandler(MessageHandler):
     cdef object _match
     cdef object _type
     cdef tuple _wanted
+    cdef list _sources
 
-    @cython.locals(given=dict)
+    @cython.locals(given=dict, wanted=list, number=int)
     cpdef hear(self, Incoming incoming, values)
 
 

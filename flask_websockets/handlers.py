@@ -59,22 +59,30 @@ class Handler:
                     f"{self.name} has a positional-only parameter {parameter.name!r}. "
                     "Handlers are given their values by name."
                 )
+        #: What follows the subject, if all of it can be given by position: that is faster.
+        self.order: tuple[str, ...] | None = None
+        if not self.takes_all and all(_is_plain(parameter) for parameter in named):
+            self.order = tuple(p.name for p in named)
         self.names = frozenset(p.name for p in named)
         self.required = frozenset(p.name for p in named if p.default is p.empty)
 
     def call(self, subject: t.Any, values: Values) -> t.Any:
         """Call the function with what it wants of *values*."""
+        if self.order is not None:
+            return self.call_in_order(subject, [values[name] for name in self.order])
         if self.takes_all:
             wanted = dict(values)
-        elif self.names:
-            wanted = {name: values[name] for name in self.names if name in values}
-        elif self.takes_subject:
-            return self.function(subject)
         else:
-            return self.function()
+            wanted = {name: values[name] for name in self.names if name in values}
         if self.takes_subject:
             return self.function(subject, **wanted)
         return self.function(**wanted)
+
+    def call_in_order(self, subject: t.Any, wanted: list[t.Any]) -> t.Any:
+        """Call the function with the values of :attr:`order`."""
+        if self.takes_subject:
+            return self.function(subject, *wanted) if wanted else self.function(subject)
+        return self.function(*wanted)
 
     def check(self, available: t.Collection[str]) -> None:
         """Refuse names that nothing can fill, or that the subject would take.
@@ -129,6 +137,8 @@ class PatternHandler(MessageHandler):
         self._match = pattern.match
         self._type = str if isinstance(pattern.pattern, str) else bytes
         self._wanted = tuple(self.groups if self.takes_all else self.groups & self.names)
+        #: Those of :attr:`order`, each with its group's number; 0 for a variable of the URL.
+        self._sources = [(name, pattern.groupindex.get(name, 0)) for name in self.order or ()]
 
     def hear(self, incoming: Incoming, values: Values) -> t.Any:
         if type(incoming.message) is not self._type:
@@ -138,6 +148,9 @@ class PatternHandler(MessageHandler):
             return UNHEARD
         if not self._wanted:
             return self.call(incoming.message, values)
+        if self.order is not None:
+            wanted = [match[number] if number else values[name] for name, number in self._sources]
+            return self.call_in_order(incoming.message, wanted)
         given = {**values}
         for name in self._wanted:
             given[name] = match[name]
@@ -318,6 +331,12 @@ def _is_positional(parameter: inspect.Parameter) -> bool:
         parameter.POSITIONAL_ONLY,
         parameter.POSITIONAL_OR_KEYWORD,
         parameter.VAR_POSITIONAL,
+    )
+
+
+def _is_plain(parameter: inspect.Parameter) -> bool:
+    return (
+        parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is parameter.empty
     )
 
 
