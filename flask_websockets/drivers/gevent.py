@@ -21,14 +21,14 @@ from gevent.monkey import is_module_patched
 from .base import Life
 from .base import T
 from .base import Transport
-from .syscalls import receive
-from .syscalls import write
 from .process import current_process
 from .process import Process
 from .pywsgi import can_forget_socket
 from .pywsgi import company_of_server
 from .pywsgi import current_server
 from .stopping import Company
+from .syscalls import receive
+from .syscalls import write
 
 # The real ones, whether or not the program is monkey-patched.
 _native_thread = get_original("threading", "get_ident")
