@@ -10,7 +10,6 @@ from __future__ import annotations
 import _socket
 import importlib.util
 import socket
-import ssl
 import typing as t
 
 from .base import Transport
@@ -146,8 +145,8 @@ def _read_ahead(stream: t.Any) -> bytes:
     """What a BufferedReader over a socket that does not block holds."""
     try:
         return t.cast(bytes, stream.read1(len(stream.peek())))
-    except (AttributeError, BlockingIOError, ssl.SSLWantReadError):
-        return b""  # not such a reader, or nothing there
+    except (AttributeError, OSError):
+        return b""  # not such a reader, nothing there, or the client has left
 
 
 def _unread(body: t.Any) -> bytes:
