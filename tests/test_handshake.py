@@ -444,6 +444,28 @@ def test_past_the_limit_a_handshake_gets_503(app: Flask, serve: Serve, log):
     assert log == []
 
 
+def test_at_once_no_more_get_in_than_there_is_room_for(app: Flask, serve: Serve):
+    app.config["WEBSOCKETS_MAX_CONNECTIONS"] = 5
+    WebSockets(app)
+    start, server = threading.Barrier(20), serve(app)
+    statuses: list[int] = []
+
+    def knock():
+        start.wait(10)
+        try:
+            server.connect()
+            statuses.append(101)
+        except websocket.WebSocketBadStatusException as error:
+            statuses.append(error.status_code)
+
+    threads = [threading.Thread(target=knock) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(statuses) == [101] * 5 + [503] * 15
+
+
 def test_the_refusal_can_be_handled_by_class(app: Flask, serve: Serve):
     app.config["WEBSOCKETS_MAX_CONNECTIONS"] = 1
     WebSockets(app)

@@ -9,11 +9,13 @@ import struct
 import typing as t
 
 import pytest
+from harness import Certificate
 from harness import COMMANDS
 from harness import frame
 from harness import HERE
 from harness import Process
 from harness import read_to_end
+from harness import TLS_COMMANDS
 
 APP = """\
 from flask import abort, Flask, request
@@ -323,6 +325,25 @@ def test_an_error_at_a_path_is_one_record(door: Process):
     door.wait_for_log("ZeroDivisionError: on purpose")
     assert re.search(r"Exception on socket \w+ of /socket/\\nEVIL\\x1b\]0;\n", door.log())
     shows_nothing_raw(door)
+
+
+@pytest.mark.parametrize("name", ["pywsgi", "gunicorn-gthread"])
+def test_a_refusal_over_tls_ends_its_connection(
+    start: t.Callable[..., Process], certificate: Certificate, name: str
+):
+    server = start(
+        [certificate.paths.get(part, part) for part in TLS_COMMANDS[name]], tls=certificate.context
+    )
+    https, http = (f"{scheme}://localhost:{server.port}" for scheme in ("https", "http"))
+    host = {"Host": f"localhost:{server.port}"}
+    assert knock(server, request({"Content-Length": "5"}, "/")) == [400]
+    assert knock(server, request({"Content-Length": "5"}, "/", behind=b"12345" + EVIL)) == [400]
+    assert knock(server, request({**host, "Origin": http}, "/", behind=EVIL)) == [403]
+    assert "/evil" not in server.log()
+    assert "Traceback" not in server.log()
+    with server.socket() as sock:
+        sock.sendall(request({**host, "Origin": https}, "/", behind=HELLO + frame(8, b"")))
+        assert read_to_end(sock).endswith(b"\x81\x05hello\x88\x00")
 
 
 def test_after_all_that_there_is_room(door: Process):
