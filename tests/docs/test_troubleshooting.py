@@ -99,7 +99,7 @@ def test_logs_say_who_came_and_went(serve, caplog):
     client = serve(page["app"]).connect()
     client.send_close(4001, b"bye")
     client.recv_close()
-    wait_until(lambda: "closed with 4001 bye" in caplog.text, "on_close has logged")
+    wait_until(lambda: "closed with 4001 'bye'" in caplog.text, "on_close has logged")
     assert "opened from 127.0.0.1" in caplog.text
 
 
