@@ -137,6 +137,20 @@ def test_400_says_why(app, sockets, serve, change, sentence):
     assert sentence in PAGE
 
 
+def test_403_and_503_say_why(app, serve):
+    app.config["WEBSOCKETS_MAX_CONNECTIONS"] = 1
+    WebSockets(app)
+    server = serve(app)
+    client = server.connect()
+    for origin, expected, sentence in (
+        ("http://localhost:3000", 403, "The Origin field is not the scheme, host and port that"),
+        (None, 503, "There are as many connections as this server takes"),
+    ):
+        status, response = ask(server.port, Origin=origin)
+        assert (status, sentence in response, sentence in PAGE) == (expected, True, True)
+    client.close()
+
+
 def test_what_a_proxy_took_away_is_426_or_the_page(app, sockets, serve):
     shared = WebSockets(app, path="/shared", endpoint="shared")
     app.add_url_rule("/shared", view_func=lambda: "a page")
