@@ -36,6 +36,7 @@ class Session:
     :param request: the handshake's request context.
     :param values: the variables of the URL.
     :param clients: the open connections of the endpoint.
+    :param give_back: called when all is over: the connection leaves its place to others.
     :param loop: the handler of a ``route``, which reads and writes by itself.
     """
 
@@ -47,6 +48,7 @@ class Session:
         request: t.Any,
         values: Values,
         clients: Clients[WebSocket],
+        give_back: t.Callable[[], object],
         loop: Handler | None = None,
     ) -> None:
         self.app = app
@@ -54,8 +56,10 @@ class Session:
         self.handlers = handlers
         self.values = values
         self._clients = clients
+        self._give_back = give_back
         self._loop = loop
-        self._path = request.request.path
+        # For the log, where a line of the client's must not begin a line.
+        self._path = repr(request.request.path)[1:-1]
         self._context = ConnectionContext(app, request, ws)
         self._logged: Exception | None = None
 
@@ -113,6 +117,7 @@ class Session:
         """End the connection, whatever state it is in: ``on_close``, rooms, the last bytes."""
         # Each step whatever becomes of the one before.
         with ExitStack() as steps:
+            steps.callback(self._give_back)
             steps.callback(self.ws.hang_up)
             steps.callback(self.ws.leave_all)
             steps.callback(self._closed)

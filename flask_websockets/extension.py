@@ -23,6 +23,7 @@ from .handlers import MessageHandler
 from .handlers import PatternHandler
 from .handshake import Endpoint
 from .handshake import explain_mismatch
+from .handshake import Places
 from .middleware import WebSocketMiddleware
 from .rooms import Clients
 from .rooms import Message
@@ -45,6 +46,7 @@ class _AppState:
 
     def __init__(self, app: Flask) -> None:
         self.config = Config.from_mapping(app.config)
+        self.places = Places(self.config.max_connections)
         self.rooms: dict[WebSockets, Rooms[WebSocket]] = {}
         app.before_request(explain_mismatch)
         app.wsgi_app = WebSocketMiddleware(app.wsgi_app)  # type: ignore[method-assign]
@@ -327,6 +329,7 @@ class WebSockets:
             self._handlers,
             lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).rooms[self],
             lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).config,
+            lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).places,
             rule.loop,
         )
 
