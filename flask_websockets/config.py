@@ -24,6 +24,7 @@ class Config:
     slow_client: t.Literal["close", "drop"] = "close"
     close_timeout: float = 5.0
     subprotocols: tuple[str, ...] = ()
+    regex: t.Literal["re", "re2"] = "re"
 
     @classmethod
     def from_mapping(cls, config: t.Mapping[str, t.Any]) -> Config:
@@ -96,6 +97,12 @@ def _subprotocols(value: t.Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _regex(value: t.Any) -> str:
+    if value in ("re", "re2"):
+        return t.cast(str, value)
+    raise ValueError("'re' or 're2'")
+
+
 def _compression(value: t.Any) -> Options | None:
     if value is None or value is False:
         return None
@@ -126,4 +133,5 @@ _READERS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "slow_client": _slow_client,
     "close_timeout": _seconds,
     "subprotocols": _subprotocols,
+    "regex": _regex,
 }

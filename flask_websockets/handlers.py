@@ -8,6 +8,7 @@ import typing as t
 
 from flask import Flask
 
+from .linear import LinearPattern
 from .rooms import Message
 
 Values = t.Mapping[str, t.Any]
@@ -119,16 +120,37 @@ class MessageHandler(Handler):
 
 
 class PatternHandler(MessageHandler):
-    """Hears text by a str pattern, binary by a bytes pattern, tried with ``match``."""
+    """Hears text by a str pattern, binary by a bytes pattern, tried with ``match``.
+
+    :mod:`re` matches it, unless :meth:`use` says otherwise.
+    """
 
     def __init__(self, function: t.Callable[..., t.Any], pattern: re.Pattern[t.Any]) -> None:
         super().__init__(function)
         self.is_catch_all = False
         self.groups = frozenset(pattern.groupindex)
         self.prefix = literal_prefix(pattern)
-        self._match = pattern.match
+        self.pattern = pattern
+        self._match: t.Callable[[t.Any], t.Any] = pattern.match
         self._type = str if isinstance(pattern.pattern, str) else bytes
         self._wanted = tuple(self.groups if self.takes_all else self.groups & self.names)
+
+    def linear(self) -> LinearPattern:
+        """The same pattern for RE2.
+
+        :raises ValueError: if RE2 cannot express it.
+        """
+        try:
+            return LinearPattern(self.pattern, self._wanted)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.name} has the pattern {self.pattern.pattern!r}, and WEBSOCKETS_REGEX is "
+                f"'re2'. {error}"
+            ) from None
+
+    def use(self, linear: LinearPattern) -> None:
+        """Let RE2 match from now on."""
+        self._match = linear.match
 
     def hear(self, incoming: Incoming, values: Values) -> t.Any:
         if type(incoming.message) is not self._type:

@@ -28,6 +28,7 @@ DEFAULTS = {
     "slow_client": "close",
     "close_timeout": 5.0,
     "subprotocols": (),
+    "regex": "re",
 }
 
 
@@ -61,6 +62,8 @@ def test_the_keys_of_others_are_left_alone() -> None:
         ("close_timeout", 86_400.0, 86_400.0),
         ("slow_client", "close", "close"),
         ("slow_client", "drop", "drop"),
+        ("regex", "re", "re"),
+        ("regex", "re2", "re2"),
         ("subprotocols", None, ()),
         ("subprotocols", [], ()),
         ("subprotocols", ["chat"], ("chat",)),
@@ -101,6 +104,7 @@ NO_SECONDS = [0, 0.0, -1, -0.5, True, False, "20", [20], 1e9, float("inf"), floa
             ("slow_client", value, "'close' or 'drop'")
             for value in (None, "", "CLOSE", "wait", True, 1, ["close"])
         ],
+        *[("regex", value, "'re' or 're2'") for value in (None, "", "RE2", "regex", True, [])],
         *[
             ("subprotocols", value, NAMES)
             for value in (
@@ -180,6 +184,7 @@ def test_all_keys_at_once() -> None:
         "slow_client": "drop",
         "close_timeout": 6.0,
         "subprotocols": ("chat",),
+        "regex": "re2",
     }
     assert read(**{**values, "compression": {"level": 1}}) == Config(**values)
 
