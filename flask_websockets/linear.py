@@ -55,7 +55,7 @@ class LinearPattern:
         try:
             self._match = re2.compile(written.source, options).match
         except re2.error as error:
-            # Its message is bytes, in an exception's place for words.
+            # What it says is bytes.
             reason = error.args[0] if error.args else ""
             reason = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else reason
             raise ValueError(f"RE2 refuses it: {reason}.") from None
@@ -100,8 +100,6 @@ class _Writer:
 
     def __init__(self, pattern: re.Pattern[t.Any], wanted: t.Collection[str]) -> None:
         tree = parse(pattern)
-        if tree.state.flags & re.LOCALE:
-            raise ValueError("RE2 has no re.LOCALE. Write the bytes: [a-z\\xe0-\\xff].")
         self._highest = sys.maxunicode if isinstance(pattern.pattern, str) else 255
         self._names = {number: name for name, number in pattern.groupindex.items()}
         self._wanted = wanted
@@ -121,6 +119,8 @@ class _Writer:
 
     def _node(self, node: Node, flags: int, is_last: bool) -> str:
         op, value = node
+        if flags & re.LOCALE:
+            raise ValueError("RE2 has no re.LOCALE. Write the bytes: [a-z\\xe0-\\xff].")
         if op is codes.LITERAL and not flags & re.IGNORECASE:
             return _character(value)
         if op in ONE_CHARACTER:

@@ -49,8 +49,8 @@ def find_pump(pattern: re.Pattern[t.Any]) -> str | bytes | None:
     """What makes *pattern* explode: a string which :mod:`re` can read in two ways inside of
     one repetition.
 
-    With each time more that a message has it, a message that does not match may take
-    twice as long. Only such patterns are found: not those whose time grows with a power of
+    Each time more that it stands in a message which does not match may double the time
+    that it takes. Only such patterns are found: not those whose time grows with a power of
     the length, and none with an anchor, a look-around or a back-reference in
     the repetition.
 

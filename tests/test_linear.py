@@ -110,6 +110,7 @@ REFUSED: list[tuple[t.Any, int, str]] = [
     ("(?P<x>a*)*", 0, EMPTY),
     ("(?:(?P<x>a)?)+", 0, EMPTY),
     ("(?P<x>a|){2}", 0, EMPTY),
+    (b"a(?L:b)", 0, "RE2 has no re.LOCALE. Write the bytes: [a-z\\xe0-\\xff]."),
     (b"a", re.LOCALE, "RE2 has no re.LOCALE. Write the bytes: [a-z\\xe0-\\xff]."),
     ("a{1001}", 0, "RE2 refuses it: invalid repetition size: {1001,1001}."),
     (r"(?:\w{500}){2}", 0, "RE2 refuses it: pattern too large - compile failed."),

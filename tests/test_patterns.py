@@ -59,6 +59,7 @@ EXPLODE: dict[t.Any, t.Any] = {
     "(?x) ( a + ) + # one in the other": "a",
     b"(\xff+)+$": b"\xff",
     rb"(\w+\s?)*$": b"a",
+    b"(?L:(a+)+)": b"a",
 }
 HARMLESS: list[t.Any] = [
     "",
