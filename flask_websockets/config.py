@@ -29,6 +29,7 @@ class Config:
     #: Besides the page's own host; "*" alone for all.
     allowed_origins: tuple[str, ...] = ()
     max_connections: int | None = None
+    regex: t.Literal["re", "re2"] = "re"
 
     @classmethod
     def from_mapping(cls, config: t.Mapping[str, t.Any]) -> Config:
@@ -126,6 +127,12 @@ def _max_connections(value: t.Any) -> int | None:
     raise ValueError("a number of connections above 0, or None for no limit")
 
 
+def _regex(value: t.Any) -> str:
+    if value in ("re", "re2"):
+        return t.cast(str, value)
+    raise ValueError("'re' or 're2'")
+
+
 def _compression(value: t.Any) -> Options | None:
     if value is None or value is False:
         return None
@@ -159,4 +166,5 @@ _READERS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "subprotocols": _subprotocols,
     "allowed_origins": _allowed_origins,
     "max_connections": _max_connections,
+    "regex": _regex,
 }

@@ -27,12 +27,13 @@ cdef class MessageHandler(Handler):
 
 
 cdef class PatternHandler(MessageHandler):
+    cdef public object pattern
     cdef object _match
     cdef object _type
     cdef tuple _wanted
     cdef list _sources
 
-    @cython.locals(given=dict, wanted=list, number=int)
+    @cython.locals(given=dict, wanted=list)
     cpdef hear(self, Incoming incoming, values)
 
 

@@ -8,6 +8,7 @@ import typing as t
 
 from flask import Flask
 
+from .linear import LinearPattern
 from .rooms import Message
 
 Values = t.Mapping[str, t.Any]
@@ -127,18 +128,43 @@ class MessageHandler(Handler):
 
 
 class PatternHandler(MessageHandler):
-    """Hears text by a str pattern, binary by a bytes pattern, tried with ``match``."""
+    """Hears text by a str pattern, binary by a bytes pattern, tried with ``match``.
+
+    :mod:`re` matches it, unless :meth:`use` says otherwise.
+    """
 
     def __init__(self, function: t.Callable[..., t.Any], pattern: re.Pattern[t.Any]) -> None:
         super().__init__(function)
         self.is_catch_all = False
         self.groups = frozenset(pattern.groupindex)
         self.prefix = literal_prefix(pattern)
-        self._match = pattern.match
+        self.pattern = pattern
+        self._match: t.Callable[[t.Any], t.Any] = pattern.match
         self._type = str if isinstance(pattern.pattern, str) else bytes
         self._wanted = tuple(self.groups if self.takes_all else self.groups & self.names)
-        #: Those of :attr:`order`, each with its group's number; 0 for a variable of the URL.
-        self._sources = [(name, pattern.groupindex.get(name, 0)) for name in self.order or ()]
+        #: Those of :attr:`order`, each with what a match has it by; None for a variable of
+        #: the URL. A group is found sooner by its number.
+        self._sources: list[tuple[str, t.Any]] = [
+            (name, pattern.groupindex.get(name)) for name in self.order or ()
+        ]
+
+    def linear(self) -> LinearPattern:
+        """The same pattern for RE2.
+
+        :raises ValueError: if RE2 cannot express it.
+        """
+        try:
+            return LinearPattern(self.pattern, self._wanted)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.name} has the pattern {self.pattern.pattern!r}, and WEBSOCKETS_REGEX is "
+                f"'re2'. {error}"
+            ) from None
+
+    def use(self, linear: LinearPattern) -> None:
+        """Let RE2 match from now on."""
+        self._match = linear.match
+        self._sources = [(name, key and name) for name, key in self._sources]
 
     def hear(self, incoming: Incoming, values: Values) -> t.Any:
         if type(incoming.message) is not self._type:
@@ -149,7 +175,7 @@ class PatternHandler(MessageHandler):
         if not self._wanted:
             return self.call(incoming.message, values)
         if self.order is not None:
-            wanted = [match[number] if number else values[name] for name, number in self._sources]
+            wanted = [values[name] if key is None else match[key] for name, key in self._sources]
             return self.call_in_order(incoming.message, wanted)
         given = {**values}
         for name in self._wanted:

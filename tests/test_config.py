@@ -36,6 +36,7 @@ DEFAULTS = {
     "subprotocols": (),
     "allowed_origins": (),
     "max_connections": None,
+    "regex": "re",
 }
 
 
@@ -70,6 +71,8 @@ def test_the_keys_of_others_are_left_alone() -> None:
         ("close_timeout", 86_400.0, 86_400.0),
         ("slow_client", "close", "close"),
         ("slow_client", "drop", "drop"),
+        ("regex", "re", "re"),
+        ("regex", "re2", "re2"),
         ("subprotocols", None, ()),
         ("subprotocols", [], ()),
         ("subprotocols", ["chat"], ("chat",)),
@@ -123,6 +126,7 @@ NO_SECONDS = [0, 0.0, -1, -0.5, True, False, "20", [20], 1e9, float("inf"), floa
             ("slow_client", value, "'close' or 'drop'")
             for value in (None, "", "CLOSE", "wait", True, 1, ["close"])
         ],
+        *[("regex", value, "'re' or 're2'") for value in (None, "", "RE2", "regex", True, [])],
         *[
             ("subprotocols", value, NAMES)
             for value in (
@@ -230,6 +234,7 @@ def test_all_keys_at_once() -> None:
         "subprotocols": ("chat",),
         "allowed_origins": ("https://example.org",),
         "max_connections": 7,
+        "regex": "re2",
     }
     assert read(**{**values, "compression": {"level": 1}}) == Config(**values)
 

@@ -24,6 +24,8 @@ LAYERS = [
     ["handshake"],
     ["dispatch"],
     ["context", "handlers"],
+    ["linear"],
+    ["patterns"],
     ["connection"],
     ["link"],
     ["rooms", "config"],
