@@ -24,6 +24,7 @@ class Config:
     slow_client: t.Literal["close", "drop"] = "close"
     close_timeout: float = 5.0
     subprotocols: tuple[str, ...] = ()
+    control: bool = True
 
     @classmethod
     def from_mapping(cls, config: t.Mapping[str, t.Any]) -> Config:
@@ -80,6 +81,12 @@ def _slow_client(value: t.Any) -> str:
     raise ValueError("'close' or 'drop'")
 
 
+def _switch(value: t.Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError("True or False")
+
+
 def _subprotocols(value: t.Any) -> tuple[str, ...]:
     if value is None:
         return ()
@@ -126,4 +133,5 @@ _READERS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "slow_client": _slow_client,
     "close_timeout": _seconds,
     "subprotocols": _subprotocols,
+    "control": _switch,
 }

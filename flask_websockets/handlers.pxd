@@ -25,6 +25,7 @@ cdef class MessageHandler(Handler):
 
 
 cdef class PatternHandler(MessageHandler):
+    cdef object _pattern
     cdef object _match
     cdef object _type
     cdef tuple _wanted

@@ -28,6 +28,7 @@ DEFAULTS = {
     "slow_client": "close",
     "close_timeout": 5.0,
     "subprotocols": (),
+    "control": True,
 }
 
 
