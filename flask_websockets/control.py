@@ -181,10 +181,9 @@ def _forget(listener: socket.socket | None) -> None:
     if listener is None or listener.fileno() < 0:
         return
     # Not closed: a greenlet that waits for it has been forked too, and its loop must not
-    # lose the descriptor. It wakes up to something that is no socket, and ends.
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, listener.fileno(), inheritable=False)
-    os.close(null)
+    # lose the descriptor. It goes on to wait, for something that never comes.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as silent:
+        os.dup2(silent.fileno(), listener.fileno(), inheritable=False)
 
 
 def _serve(listener: socket.socket, owner: weakref.ref[Owner]) -> None:
