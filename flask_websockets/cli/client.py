@@ -53,7 +53,7 @@ class Client:
         #: The close code and reason, once it is over.
         self.code = 1006
         self.reason = ""
-        self._websocket: t.Any = t.cast(t.Any, WebSocket())
+        self._websocket: t.Any = t.cast(t.Any, WebSocket(skip_utf8_validation=True))
         #: The code of our Close frame, if it is the first.
         self.asked: int | None = None
         self._websocket.send_close = self._answer_close
@@ -97,7 +97,8 @@ class Client:
             except (WebSocketException, OSError):
                 return None
             if opcode == ABNF.OPCODE_TEXT:
-                return str(frame.data, "utf-8")
+                # Not checked by websocket-client, which takes a second for a megabyte.
+                return str(frame.data, "utf-8", "replace")
             if opcode == ABNF.OPCODE_BINARY:
                 return bytes(frame.data)
             if opcode == ABNF.OPCODE_PONG:
