@@ -112,7 +112,7 @@ class Terminal:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._lock = threading.Lock()  # of what follows, and of the screen
+        self._lock = threading.Lock()  # of the screen
         self._prompting = False
         self._leaving = False
         self._pings: dict[bytes, float] = {}
@@ -120,19 +120,16 @@ class Terminal:
 
     def run(self) -> None:
         """Talk until the user leaves or the connection is over."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, self._interrupt)
         self._print(f"Connected to {self._client.url}" + self._subprotocol() + " /help says more.")
         reader = threading.Thread(target=self._receive_all, daemon=True)
         reader.start()
         with _history() as self._line_buffer:
-            try:
+            # An interrupt is Ctrl-C, or the connection is over.
+            with contextlib.suppress(KeyboardInterrupt):
                 self._type()
-                with self._lock:
-                    self._leaving = True
-            except KeyboardInterrupt:
-                self._leaving = True  # Ctrl-C, or the connection is over
-            finally:
-                self._prompting = False
+                self._leaving = True
+            self._prompting = False
         self._client.close()
         reader.join(_CLOSE_TIME)
 
@@ -189,10 +186,15 @@ class Terminal:
             elif data.payload in self._pings:
                 took = time.monotonic() - self._pings.pop(data.payload)
                 self._print(f"Pong after {milliseconds(took)}")
-        with self._lock:
-            if not self._leaving:
-                # Nothing else wakes up who waits for a key.
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        while not self._leaving:
+            # Nothing else wakes up who waits for a key; it may just be about to wait.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.1)
+
+    def _interrupt(self, *_: object) -> None:
+        if not self._leaving:
+            self._leaving = True
+            raise KeyboardInterrupt
 
     def _print(self, text: str) -> None:
         """Write *text* above the prompt and what is typed there."""
