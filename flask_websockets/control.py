@@ -85,20 +85,6 @@ def _check_folder(folder: str) -> None:
         )
 
 
-def _make_folder() -> str:
-    for folder in _folders()[:-1]:
-        with suppress(OSError):
-            return _make(folder)
-    return _make(_folders()[-1])
-
-
-def _make(folder: str) -> str:
-    with suppress(FileExistsError):
-        os.mkdir(folder, 0o700)
-    _check_folder(folder)
-    return folder
-
-
 # The server's side
 
 
@@ -109,13 +95,12 @@ def open_control(app: Flask, owner: Owner) -> None:
 
     :param owner: what has the app's connections.
     :raises OSError: if there can be no socket.
+    :raises RuntimeError: if there can be no thread.
     """
     if not is_supported():
         return
-    folder, name = _make_folder(), identify(app)
-    _remove_stale(folder)
-    path = os.path.join(folder, f"{name}-{os.getpid()}-{secrets.token_hex(2)}.sock")
-    listener = _listen(path)
+    name = f"{identify(app)}-{os.getpid()}-{secrets.token_hex(2)}.sock"
+    path, listener = _open(name)
     listener.settimeout(None)
     if hasattr(listener, "ref"):
         listener.ref = False  # gevent's: a loop that nothing else keeps going may end
@@ -128,6 +113,24 @@ def open_control(app: Flask, owner: Owner) -> None:
         name="flask-websockets-control",
         daemon=True,
     ).start()
+
+
+def _open(name: str) -> tuple[str, socket.socket]:
+    """Listen as *name* in the best folder that will do."""
+    *others, last = _folders()
+    for folder in others:
+        with suppress(OSError):
+            return _open_in(folder, name)
+    return _open_in(last, name)
+
+
+def _open_in(folder: str, name: str) -> tuple[str, socket.socket]:
+    with suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    _check_folder(folder)
+    _remove_stale(folder)
+    path = os.path.join(folder, name)
+    return path, _listen(path)
 
 
 def _listen(path: str) -> socket.socket:
@@ -151,7 +154,7 @@ def _remove_stale(folder: str) -> None:
     """Remove the sockets of processes that were killed."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        if name.endswith(".sock") and not _lives(_process(path)):
+        if name.endswith((".sock", ".new")) and not _lives(_process(path)):
             with suppress(OSError):
                 _connect(path).close()  # it removes what nobody listens on
 

@@ -69,7 +69,7 @@ class _AppState:
 
         try:
             open_control(app, self)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             app.logger.warning(
                 "Commands such as flask websockets clients cannot reach this process: %s. "
                 "WEBSOCKETS_CONTROL = False leaves them out.",

@@ -138,7 +138,7 @@ class Terminal:
             with self._lock:
                 self._prompting = True
             try:
-                line = input(PROMPT)
+                line = input(PROMPT).encode("utf-8", "replace").decode()
             except EOFError:
                 click.echo()
                 return
@@ -171,12 +171,16 @@ class Terminal:
         return True
 
     def _close(self, code: str, reason: str = "") -> bool:
+        if not (code or "1000").isdecimal():
+            self._print("A close code is a number, as in /close 4000 some text.")
+            return False
+        number = int(code or 1000)
         try:
-            encode_close(int(code or 1000), reason)
+            encode_close(number, reason)
         except ValueError as error:
             self._print(str(error))
             return False
-        self._client.close(int(code or 1000), reason)
+        self._client.close(number, reason)
         return True
 
     def _receive_all(self) -> None:
@@ -198,11 +202,13 @@ class Terminal:
 
     def _print(self, text: str) -> None:
         """Write *text* above the prompt and what is typed there."""
+        if _color() is False:
+            text = click.unstyle(text)
         with self._lock:
             if self._prompting:
                 click.echo(f"\r\x1b[K{text}\n{PROMPT}{self._line_buffer()}", nl=False, color=True)
             else:
-                click.echo(text, color=_color())
+                click.echo(text)
 
     def _subprotocol(self) -> str:
         chosen = self._client.subprotocol

@@ -179,10 +179,12 @@ def open_terminal(pywsgi: Process, tmp_path: Path) -> t.Iterator[t.Callable[...,
     """Open a session at the prompt of ``flask websockets connect``."""
     terminals: list[Terminal] = []
 
-    def open_terminal(*arguments: str, app: Path = HERE / "app.py") -> Terminal:
+    def open_terminal(*arguments: str, app: Path = HERE / "app.py", **environ: str) -> Terminal:
         command = [*FLASK, "--app", str(app), "websockets", "connect", *arguments]
         path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(HERE)]))
-        terminal = Terminal([*command, f"--port={pywsgi.port}"], tmp_path, PYTHONPATH=path)
+        terminal = Terminal(
+            [*command, f"--port={pywsgi.port}"], tmp_path, PYTHONPATH=path, **environ
+        )
         terminals.append(terminal)
         terminal.expect("Connected to ws://127.0.0.1:")
         terminal.expect("> ")
@@ -220,6 +222,8 @@ def test_a_session_at_the_prompt(pywsgi: Process, open_terminal: t.Any, tmp_path
     terminal.expect("< half-typed\r\n")
     terminal.type("\x1b[A\n")
     terminal.expect("< half-typed\r\n")
+    terminal.type("/close now\n")
+    terminal.expect("A close code is a number, as in /close 4000 some text.\r\n")
     terminal.type("/close 1006\n")
     terminal.expect("Close code 1006 may not be sent.")
     terminal.type("/close 4000 enough said\n")
@@ -232,7 +236,9 @@ def test_a_session_at_the_prompt(pywsgi: Process, open_terminal: t.Any, tmp_path
 
 @pytest.mark.parametrize(("key", "name"), [("\x03", "Ctrl-C"), ("\x04", "Ctrl-D")])
 def test_a_key_ends_the_session(open_terminal: t.Any, key: str, name: str) -> None:
-    terminal = open_terminal("echo")
+    terminal = open_terminal("echo", NO_COLOR="1")
+    terminal.type('{"a": 1}\n')
+    terminal.expect('< {\r\n    "a": 1\r\n  }\r\n')
     if name == "Ctrl-C":
         terminal.type("half")
         terminal.expect("half")
