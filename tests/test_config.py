@@ -67,6 +67,8 @@ def test_the_keys_of_others_are_left_alone() -> None:
         ("subprotocols", ["chat"], ("chat",)),
         ("subprotocols", ["v2.chat", "v1.chat"], ("v2.chat", "v1.chat")),
         ("subprotocols", ("b", "a"), ("b", "a")),
+        ("control", True, True),
+        ("control", False, False),
         ("compression", None, None),
         ("compression", False, None),
         ("compression", True, Options(6, 5, 12, True)),
@@ -120,6 +122,7 @@ NO_SECONDS = [0, 0.0, -1, -0.5, True, False, "20", [20], 1e9, float("inf"), floa
             )
         ],
         *[("subprotocols", value, NAMES) for value in (5, 1.5, True, False)],
+        *[("control", value, "True or False") for value in (None, 0, 1, "", "false", "/run/x")],
         ("subprotocols", iter(["chat"]), NAMES),  # could be read only once
         *[
             ("compression", value, COMPRESSION)
@@ -181,6 +184,7 @@ def test_all_keys_at_once() -> None:
         "slow_client": "drop",
         "close_timeout": 6.0,
         "subprotocols": ("chat",),
+        "control": False,
     }
     assert read(**{**values, "compression": {"level": 1}}) == Config(**values)
 
