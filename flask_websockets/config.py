@@ -30,6 +30,7 @@ class Config:
     allowed_origins: tuple[str, ...] = ()
     max_connections: int | None = None
     regex: t.Literal["re", "re2"] = "re"
+    control: bool = True
 
     @classmethod
     def from_mapping(cls, config: t.Mapping[str, t.Any]) -> Config:
@@ -84,6 +85,12 @@ def _slow_client(value: t.Any) -> str:
     if value in ("close", "drop"):
         return t.cast(str, value)
     raise ValueError("'close' or 'drop'")
+
+
+def _switch(value: t.Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError("True or False")
 
 
 def _subprotocols(value: t.Any) -> tuple[str, ...]:
@@ -167,4 +174,5 @@ _READERS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "allowed_origins": _allowed_origins,
     "max_connections": _max_connections,
     "regex": _regex,
+    "control": _switch,
 }

@@ -7,6 +7,7 @@ cdef class WebSocket:
     cdef public object state
     cdef public object subprotocols
     cdef public object subprotocol
+    cdef public object arrival
     cdef object _config
     cdef object _rooms
     cdef public Link _link

@@ -23,6 +23,21 @@ from .rooms import Rooms
 _OPEN = State.OPEN
 
 
+class Arrival(t.NamedTuple):
+    """Where and when a connection came in, for lists of them.
+
+    :param endpoint: the endpoint of its rule.
+    :param path: the path of its URL, without what follows a question mark.
+    :param address: the client's, as the request has it; None where the server gives none.
+    :param since: when, by ``time.time``.
+    """
+
+    endpoint: str
+    path: str
+    address: str | None
+    since: float
+
+
 class WebSocket:
     """One connection. The proxy :data:`.ws` stands for that of the current handler.
 
@@ -37,6 +52,8 @@ class WebSocket:
     subprotocols: tuple[str, ...]
     #: The subprotocol in use, or None.
     subprotocol: str | None
+    # Set in the handshake.
+    arrival: Arrival | None
 
     def __init__(
         self, config: Config, rooms: Rooms[WebSocket], subprotocols: tuple[str, ...] = ()
@@ -45,6 +62,7 @@ class WebSocket:
         self.state = types.SimpleNamespace()
         self.subprotocols = subprotocols
         self.subprotocol = None
+        self.arrival = None
         self._config = config
         self._rooms = rooms
         self._link: Link | None = None  # while the handshake is under way

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import typing as t
@@ -13,6 +14,8 @@ from flask import Flask
 from flask import has_app_context
 from flask.sansio.blueprints import BlueprintSetupState
 
+from .cli import COMMAND
+from .cli import Commands
 from .config import Config
 from .connection import as_message
 from .connection import WebSocket
@@ -63,6 +66,29 @@ class _AppState:
         app.before_request(explain_mismatch)
         app.wsgi_app = WebSocketMiddleware(app.wsgi_app)  # type: ignore[method-assign]
         adopt_servers(_is_ours)
+        if COMMAND not in app.cli.commands:
+            app.cli.add_command(Commands())
+        #: The processes that have opened their control socket: one, and its forks.
+        self._controlled: dict[int, object] = {}
+
+    def open_control(self, app: Flask) -> None:
+        """Let commands reach this process: once, with the first connection."""
+        pid, mark = os.getpid(), object()
+        # One thread finds its own mark there, whichever comes first.
+        if pid in self._controlled or self._controlled.setdefault(pid, mark) is not mark:
+            return
+        if not self.config.control or app.testing:
+            return
+        from .control import open_control
+
+        try:
+            open_control(app, self)
+        except (OSError, RuntimeError) as error:
+            app.logger.warning(
+                "Commands such as flask websockets clients cannot reach this process: %s. "
+                "WEBSOCKETS_CONTROL = False leaves them out.",
+                error,
+            )
 
 
 class WebSockets:
@@ -361,6 +387,7 @@ class WebSockets:
             lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).config,
             lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).places,
             rule.loop,
+            lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).open_control(app),
         )
 
     # Handlers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import typing as t
@@ -126,6 +127,10 @@ class MessageHandler(Handler):
         """
         return self.call(incoming.message, values)
 
+    def describe(self) -> str:
+        """The decorator that registered it, as one would write it; for lists."""
+        return "on_message"
+
 
 class PatternHandler(MessageHandler):
     """Hears text by a str pattern, binary by a bytes pattern, tried with ``match``.
@@ -182,6 +187,15 @@ class PatternHandler(MessageHandler):
             given[name] = match[name]
         return self.call(incoming.message, given)
 
+    def describe(self) -> str:
+        source = repr(self.pattern.pattern)
+        if "\\\\" in source:
+            # As it was most likely written, unless a raw literal cannot say it.
+            raw = "r" + source.replace("\\\\", "\\")
+            source = raw if _means(raw, self.pattern.pattern) else source
+        flags = re.RegexFlag(self.pattern.flags & ~re.UNICODE)
+        return f"on_message({source}, {flags!r})" if flags else f"on_message({source})"
+
 
 class JSONHandler(MessageHandler):
     """Hears text that is JSON, and with filters only objects that have these items."""
@@ -192,6 +206,10 @@ class JSONHandler(MessageHandler):
         self._filters = dict(filters)
         self.is_catch_all = not filters
         self.prefix = ""
+
+    def describe(self) -> str:
+        filters = ", ".join(f"{key}={value!r}" for key, value in self._filters.items())
+        return f"on_json({filters})" if filters else "on_json"
 
     def hear(self, incoming: Incoming, values: Values) -> t.Any:
         data = incoming.json()
@@ -252,6 +270,11 @@ class Handlers:
         (self._catch_alls if handler.is_catch_all else self._patterns).append(handler)
         self._texts = self._binaries = None
 
+    @property
+    def messages(self) -> list[MessageHandler]:
+        """The handlers of messages, in the order in which they are tried."""
+        return self._patterns + self._catch_alls
+
     def candidates(self, message: Message) -> t.Sequence[MessageHandler]:
         """Those that may hear *message*, in order: all others certainly do not."""
         if isinstance(message, str):
@@ -266,8 +289,7 @@ class Handlers:
 
     def _index(self, unheard: type) -> Index:
         """All whose beginnings are not of the type *unheard*."""
-        handlers = self._patterns + self._catch_alls
-        return Index([one for one in handlers if not isinstance(one.prefix, unheard)])
+        return Index([one for one in self.messages if not isinstance(one.prefix, unheard)])
 
     def error_handler(self, error: Exception) -> Handler | None:
         """The handler for the nearest class of *error*."""
@@ -364,6 +386,14 @@ def _is_plain(parameter: inspect.Parameter) -> bool:
     return (
         parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is parameter.empty
     )
+
+
+def _means(literal: str, value: str | bytes) -> bool:
+    """Whether *literal* is Python for *value*."""
+    try:
+        return bool(ast.literal_eval(literal) == value)
+    except (SyntaxError, ValueError):
+        return False
 
 
 def _is_same(data: t.Any, value: t.Any) -> bool:

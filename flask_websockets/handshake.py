@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 import typing as t
 
 from flask import current_app
@@ -18,6 +19,7 @@ from flask import Response
 from werkzeug.routing.exceptions import WebsocketMismatch
 
 from .config import Config
+from .connection import Arrival
 from .connection import WebSocket
 from .context import current_request_context
 from .context import SocketContext
@@ -135,6 +137,7 @@ class Endpoint:
     :param config: gives the configuration of that app.
     :param places: gives the places for connections of that app.
     :param loop: the handler of a ``route``.
+    :param accepted: called with that app when a handshake is accepted.
     """
 
     # Flask reads these of a view function.
@@ -147,12 +150,15 @@ class Endpoint:
         config: t.Callable[[Flask], Config],
         places: t.Callable[[Flask], Places],
         loop: Handler | None = None,
+        accepted: t.Callable[[Flask], None] = lambda app: None,
     ) -> None:
-        self._handlers = handlers
+        #: For lists of what is registered.
+        self.handlers = handlers
         self._rooms = rooms
         self._config = config
         self._places = places
-        self._loop = loop
+        self.loop = loop
+        self._accepted = accepted
 
     def __call__(self, **values: t.Any) -> t.Any:
         """Answer the handshake. *values* are the variables of the URL."""
@@ -190,24 +196,26 @@ class Endpoint:
             if agreed is not None:
                 deflate = PerMessageDeflate(agreed[0], config.compression)
                 response.headers["Sec-WebSocket-Extensions"] = agreed[1]
+        ws.arrival = Arrival(request.endpoint or "", request.path, request.remote_addr, time.time())
         session = Session(
             app,
             ws,
-            self._handlers,
+            self.handlers,
             current_request_context(),
             values,
             Clients(self._rooms(app)),
             places.give_back,
-            self._loop,
+            self.loop,
         )
         handshake.accepted = Accepted(
             session, Protocol(config.max_message_size, deflate), request.environ
         )
+        self._accepted(app)
         return response
 
     def _before_open(self, app: Flask, ws: WebSocket, values: t.Mapping[str, t.Any]) -> t.Any:
         with SocketContext(app, None, ws):
-            for handler in self._handlers.before_open:
+            for handler in self.handlers.before_open:
                 refusal = handler.call(None, values)
                 if refusal is not None:
                     return refusal

@@ -14,6 +14,7 @@ import gevent
 import gevent.pool
 import pytest
 import websocket
+from click.testing import Result
 from flask import Flask
 from gevent import pywsgi
 from werkzeug.serving import make_server
@@ -28,6 +29,20 @@ def wait_until(condition: t.Callable[[], t.Any], what: str) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"never happened: {what}")
         time.sleep(0.005)
+
+
+def run_command(app: Flask, *arguments: str, input: str | None = None, **options: t.Any) -> Result:
+    """Run ``flask websockets ...`` for *app*; what it raises is raised here."""
+    return app.test_cli_runner(catch_exceptions=False).invoke(
+        args=["websockets", *arguments], input=input, **options
+    )
+
+
+def failed_command(app: Flask, *arguments: str, code: int = 1) -> str:
+    """The sentence that ``flask websockets ...`` fails with."""
+    result = run_command(app, *arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    return result.stderr.split("Error: ")[-1].strip()
 
 
 class Client(websocket.WebSocket):

@@ -37,6 +37,7 @@ DEFAULTS = {
     "allowed_origins": (),
     "max_connections": None,
     "regex": "re",
+    "control": True,
 }
 
 
@@ -90,6 +91,8 @@ def test_the_keys_of_others_are_left_alone() -> None:
         ("max_connections", None, None),
         ("max_connections", 1, 1),
         ("max_connections", 100_000, 100_000),
+        ("control", True, True),
+        ("control", False, False),
         ("compression", None, None),
         ("compression", False, None),
         ("compression", True, Options(6, 5, 12, True)),
@@ -170,6 +173,7 @@ NO_SECONDS = [0, 0.0, -1, -0.5, True, False, "20", [20], 1e9, float("inf"), floa
             ("max_connections", value, CONNECTIONS)
             for value in (0, -1, 1.0, True, False, "100", [1])
         ],
+        *[("control", value, "True or False") for value in (None, 0, 1, "", "false", "/run/x")],
         ("subprotocols", iter(["chat"]), NAMES),  # could be read only once
         *[
             ("compression", value, COMPRESSION)
@@ -235,6 +239,7 @@ def test_all_keys_at_once() -> None:
         "allowed_origins": ("https://example.org",),
         "max_connections": 7,
         "regex": "re2",
+        "control": False,
     }
     assert read(**{**values, "compression": {"level": 1}}) == Config(**values)
 

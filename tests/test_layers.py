@@ -20,10 +20,11 @@ ROOT = Path(flask_websockets.__file__).parent
 LAYERS = [
     ["__init__"],
     ["extension"],
+    ["cli"],
     ["middleware"],
     ["handshake"],
     ["dispatch"],
-    ["context", "handlers"],
+    ["context", "handlers", "control"],
     ["linear"],
     ["patterns"],
     ["connection"],
@@ -151,6 +152,23 @@ def test_importing_the_package_does_not_import_gevent() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert (result.stdout, result.stderr) == ("set()\n", "")
+
+
+def test_a_server_has_no_command_in_memory() -> None:
+    code = (
+        "import sys, flask; from flask_websockets import WebSockets; "
+        "WebSockets(flask.Flask('app')); "
+        "print([name for name in sys.modules if name.startswith(('websocket', "
+        "'flask_websockets.cli.', 'flask_websockets.control'))])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+def test_websocket_client_is_imported_by_commands_only() -> None:
+    assert importers("websocket") == {"flask_websockets.cli.client"}
 
 
 def test_all_names_what_is_exported_and_nothing_else() -> None:

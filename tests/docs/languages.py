@@ -213,6 +213,12 @@ def _check_command(page: Path, words: list[str]) -> None:
     usage = _usage(*command, *how)
     if name in WITH_COMMANDS:
         usage += "".join(_usage(*command, one, *how) for one in arguments if one in usage.split())
+    if name == "flask" and "websockets" in arguments:
+        # The app of the page is in no file here, and any has these commands.
+        one = arguments[arguments.index("websockets") + 1]
+        usage += _usage(
+            *command, "--app", str(ROOT / "examples/chat/app.py"), "websockets", one, *how
+        )
     for argument in arguments:
         option = argument.partition("=")[0]
         if option.startswith("-") and option != "-":
