@@ -14,6 +14,7 @@ import gevent
 import gevent.event
 import gevent.hub
 import gevent.ssl
+from gevent._hub_local import get_hub_if_exists
 from gevent.hub import get_hub
 from gevent.monkey import get_original
 
@@ -419,6 +420,11 @@ def dispatcher() -> Dispatcher:
     if getattr(_local, "hub", None) is not hub:
         _local.hub, _local.dispatcher = hub, Dispatcher(hub)
     return t.cast(Dispatcher, _local.dispatcher)
+
+
+def sleep_if_hub_exists() -> t.Callable[[float], object] | None:
+    """What waits while this thread's greenlets run; None where there are none."""
+    return None if get_hub_if_exists() is None else t.cast(t.Any, gevent.sleep)
 
 
 def _capture(function: t.Callable[..., t.Any], args: tuple[t.Any, ...]) -> tuple[t.Any, t.Any]:

@@ -18,6 +18,9 @@ if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
     from _typeshed.wsgi import WSGIEnvironment
 
+#: Where a caller without a server, the test client, leaves a transport in the WSGI environ.
+TRANSPORT_KEY = "flask_websockets.transport"
+
 #: For the error that a server without a socket to lend gets.
 SUPPORTED = (
     "gevent's pywsgi (with or without gevent-websocket's WebSocketHandler), gunicorn "
@@ -31,17 +34,21 @@ class Lease(t.NamedTuple):
     :param sock: the socket.
     :param take_early: gives what the server has read beyond the request.
     :param theirs: the WebSocket of a server that has already answered 101 by itself.
+    :param transport: stands in for the socket where there is none.
     """
 
     sock: socket.socket
     take_early: t.Callable[[], bytes]
     theirs: t.Any = None
+    transport: Transport | None = None
 
     def open(self, start_response: StartResponse) -> Transport:
         """Take the socket over for good.
 
         :param start_response: the server's.
         """
+        if self.transport is not None:
+            return self.transport
         if self.theirs is not None:
             self.theirs.closed = True  # or it would send a Close frame of its own
         # The server's last read must not wait for bytes that are not there.
@@ -61,6 +68,9 @@ def lease_socket(environ: WSGIEnvironment) -> Lease | None:
 
     :return: None if it lends none.
     """
+    transport: Transport | None = environ.get(TRANSPORT_KEY)
+    if transport is not None:
+        return Lease(transport._socket, bytes, transport=transport)
     stream = environ.get("wsgi.input")
     theirs = environ.get("wsgi.websocket")
     if theirs is not None:
