@@ -87,6 +87,7 @@ def connect(
     :raises HandshakeRefused: if the answer is not 101.
     :raises TypeError: if *client* is not a test client of Flask.
     """
+    __tracebackhide__ = True
     if not isinstance(client, FlaskClient):
         raise TypeError(
             f"connect() takes a test client of Flask, not {type(client).__name__}. "
@@ -173,6 +174,7 @@ class Connection:
         :raises ConnectionClosed: if the connection is closed.
         :raises TypeError: if *data* is neither.
         """
+        __tracebackhide__ = True
         message = as_message(data)
         self._run()
         self._require_open()
@@ -181,6 +183,7 @@ class Connection:
 
     def send_json(self, obj: t.Any) -> None:
         """Send *obj* as JSON text, by the app's own JSON provider. Errors as for :meth:`send`."""
+        __tracebackhide__ = True
         self.send(self._app.json.dumps(obj))
 
     def ping(self, payload: bytes = b"", timeout: float = 1.0) -> None:
@@ -256,6 +259,7 @@ class Connection:
 
     def __iter__(self) -> t.Iterator[str | bytes]:
         """The messages that are there, one after the other, without waiting for more."""
+        __tracebackhide__ = True
         while True:
             if not self._inbox:
                 self._run()
@@ -296,12 +300,14 @@ class Connection:
     def close_code(self) -> int | None:
         """Why it closed, once it has: the code of the first Close frame of either side,
         1005 if that named none, 1006 if the connection was lost without one."""
+        __tracebackhide__ = True
         self._run()
         return None if self._end is None else self._end.code
 
     @property
     def close_reason(self) -> str | None:
         """The reason that came with :attr:`close_code`."""
+        __tracebackhide__ = True
         self._run()
         return None if self._end is None else self._end.reason
 
@@ -380,7 +386,7 @@ class Connection:
             if self._end is not None:
                 raise AssertionError(f"{what}: {ConnectionClosed(*self._end)}")
             if not self._stage.exchange.wait(seen, deadline):
-                raise AssertionError(f"{what} within {timeout:g} seconds")
+                raise AssertionError(f"{what} within {timeout:g} s")
 
     def _require_open(self) -> None:
         if self._end is not None:
@@ -401,7 +407,7 @@ class Connection:
                 self._transport.reset()
                 exchange.run()
                 raise AssertionError(
-                    f"{self!r} has not ended within {_CLOSE_TIMEOUT:g} seconds: a handler goes on"
+                    f"{self!r} has not ended within {_CLOSE_TIMEOUT:g} s: a handler goes on"
                 )
         self._run()
 

@@ -435,9 +435,9 @@ def test_a_client_that_keeps_contexts(app, sockets):
 
 def test_receive_says_that_nothing_came(client, sockets):
     with connect(client) as socket:
-        with pytest.raises(AssertionError, match=r"^no message came within 0\.01 seconds$"):
+        with pytest.raises(AssertionError, match=r"^no message came within 0\.01 s$"):
             socket.receive(timeout=0.01)
-        with pytest.raises(AssertionError, match="no message came within 0 seconds"):
+        with pytest.raises(AssertionError, match="no message came within 0 s"):
             socket.receive_json(timeout=0)
 
 
@@ -982,7 +982,7 @@ def test_a_handler_that_does_not_see_the_end(app, client, monkeypatch):
     socket = connect(client, "/deaf")
     socket.send("go")
     socket.send("unread")
-    with pytest.raises(AssertionError, match=r"has not ended within 0\.2 seconds: a handler goes"):
+    with pytest.raises(AssertionError, match=r"has not ended within 0\.2 s: a handler goes"):
         socket.close()
     assert seen
     assert not sockets.clients

@@ -177,7 +177,6 @@ class MemoryTransport(Transport):
             super().serve(life)
         finally:
             self._later.clear()
-            self._exchange.remove(self)
 
     def read(self, timeout: float | None) -> bytes | None:
         if timeout is not None and timeout <= 0 and self._exchange.is_impatient():
@@ -272,6 +271,11 @@ class MemoryTransport(Transport):
     # For the exchange
 
     @property
+    def is_done(self) -> bool:
+        """Whether it is over and its client knows, so that no turn is left."""
+        return self.is_over and (self._heard_end or self._client() is None)
+
+    @property
     def deadline(self) -> float | None:
         """When there is something to do even if nothing comes."""
         deadlines = [when for when, _ in self._later]
@@ -356,10 +360,6 @@ class Exchange:
         """Let *transport* have its turns."""
         self._transports.append(transport)
 
-    def remove(self, transport: MemoryTransport) -> None:
-        """Its life has ended."""
-        self._transports.remove(transport)
-
     def run(self) -> None:
         """Give turns to all of this thread, until each waits for its client or for time."""
         transports = self._of_this_thread()
@@ -371,6 +371,9 @@ class Exchange:
             did = False
             for transport in transports:
                 did = transport.step() or did
+        for transport in transports:
+            if transport.is_done and transport in self._transports:
+                self._transports.remove(transport)
 
     def wait(self, seen: int, deadline: float) -> bool:
         """Wait until there is something to do for :meth:`run`.
