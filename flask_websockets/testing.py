@@ -124,7 +124,7 @@ def connect(
     except BaseException:
         # Should it be open, nobody gets to hold it.
         transport.reset()
-        stage.exchange.run()
+        stage.run_quietly()
         raise
     return connection
 
@@ -405,7 +405,7 @@ class Connection:
                 break
             if not exchange.wait(seen, deadline):
                 self._transport.reset()
-                exchange.run()
+                self._stage.run_quietly()
                 raise AssertionError(
                     f"{self!r} has not ended within {_CLOSE_TIMEOUT:g} s: a handler goes on"
                 )
@@ -417,7 +417,6 @@ class _Stage:
 
     def __init__(self, app: Flask) -> None:
         self.exchange = Exchange()
-        self._app = app
         self._errors: list[BaseException] = []
         got_request_exception.connect(self._note, app)
 
@@ -430,6 +429,13 @@ class _Stage:
             self._errors.clear()
             raise error
 
+    def run_quietly(self) -> None:
+        """The same after an error that tells more than what is raised now, which is logged."""
+        try:
+            self.exchange.run()
+        finally:
+            self._errors.clear()
+
     def _note(self, app: Flask, exception: BaseException, **more: t.Any) -> None:
         # A view's comes out of the test client by itself, and a task's is its own.
         if self.exchange.is_serving() and _propagates(app):
@@ -437,9 +443,8 @@ class _Stage:
 
 
 def _stage_of(app: Flask) -> _Stage:
-    stage: _Stage = app.extensions.get(_EXTENSION) or _Stage(app)
-    app.extensions[_EXTENSION] = stage
-    return stage
+    stage: _Stage | None = app.extensions.get(_EXTENSION)
+    return stage or t.cast(_Stage, app.extensions.setdefault(_EXTENSION, _Stage(app)))
 
 
 def _propagates(app: Flask) -> bool:
@@ -450,8 +455,10 @@ def _propagates(app: Flask) -> bool:
 
 def _http_url(url: str) -> str:
     """*url* as a server sees it: a handshake is a request of HTTP."""
-    scheme, separator, rest = url.partition("://")
-    return {"ws": "http", "wss": "https"}.get(scheme, scheme) + separator + rest
+    for scheme, of_http in (("ws://", "http://"), ("wss://", "https://")):
+        if url.startswith(scheme):
+            return of_http + url.removeprefix(scheme)
+    return url
 
 
 def _read_head(data: bytes, offered: Headers) -> Headers:

@@ -1221,6 +1221,25 @@ def test_handlers_that_wait_in_gevent(client, sockets):
             assert socket.receive(timeout=0) == "slept"
 
 
+def test_a_timeout_of_gevent_ends_a_handlers_wait(client, sockets):
+    @sockets.on_message("ASK")
+    def ask():
+        ws.send("your name?")
+        with gevent.Timeout(0.01, False):
+            return f"hello {ws.receive()}"
+        return "too late"
+
+    with connect(client) as socket:
+        for _ in range(2):
+            socket.send("ASK")
+            assert socket.receive() == "your name?"
+            assert socket.receive(timeout=10) == "too late"
+        socket.send("ASK")
+        assert socket.receive() == "your name?"
+        socket.send("Ada")
+        assert socket.receive() == "hello Ada"
+
+
 def test_greenlets_broadcast_while_the_test_waits(client, sockets):
     def feed():
         for number in range(3):

@@ -422,9 +422,9 @@ def dispatcher() -> Dispatcher:
     return t.cast(Dispatcher, _local.dispatcher)
 
 
-def sleep_if_hub_exists() -> t.Callable[[float], object] | None:
-    """What waits while this thread's greenlets run; None where there are none."""
-    return None if get_hub_if_exists() is None else t.cast(t.Any, gevent.sleep)
+def hub_if_exists() -> gevent.hub.Hub | None:
+    """The hub of this thread; None is made where there is none."""
+    return get_hub_if_exists()
 
 
 def _capture(function: t.Callable[..., t.Any], args: tuple[t.Any, ...]) -> tuple[t.Any, t.Any]:

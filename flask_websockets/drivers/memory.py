@@ -229,7 +229,14 @@ class MemoryTransport(Transport):
             return self._exchange.wait_for(condition, timeout)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._condition = condition
-        self._driver.switch()
+        try:
+            self._driver.switch()
+        except BaseException as error:
+            self._condition = None
+            if not isinstance(error, greenlet.GreenletExit):
+                # gevent's hub has thrown it here, a Timeout for example, and goes on afterwards.
+                self._driver = self._greenlet.parent = _hub()
+            raise
         return condition()
 
     # For the client's end
@@ -412,15 +419,15 @@ class Exchange:
 
         :return: False when *timeout* seconds are over.
         """
-        let_others_run = _gevent_sleep()
-        if let_others_run is None:
+        hub = _hub()
+        if hub is None:
             with self._changed:
                 return self._changed.wait_for(condition, timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while not condition():
             if deadline is not None and time.monotonic() >= deadline:
                 return False
-            let_others_run(_LOOK_INTERVAL)
+            hub.wait(hub.loop.timer(_LOOK_INTERVAL))
         return True
 
     def _of_this_thread(self) -> list[MemoryTransport]:
@@ -437,13 +444,13 @@ def _root(one: t.Any) -> t.Any:
     return one
 
 
-def _gevent_sleep() -> t.Callable[[float], object] | None:
-    """What waits while this thread's greenlets run, if it has any of gevent's."""
+def _hub() -> t.Any:
+    """gevent's hub of this thread, if it has one."""
     if "gevent" not in sys.modules:
         return None
-    from .gevent import sleep_if_hub_exists
+    from .gevent import hub_if_exists
 
-    return sleep_if_hub_exists()
+    return hub_if_exists()
 
 
 def _holds() -> bool:
