@@ -946,6 +946,25 @@ def test_a_stream_that_sleeps(client, sockets, monkeypatch):
         assert [socket.receive() for _ in range(6)] == list("012345")
 
 
+def test_a_handler_that_takes_long_reaches_others(app, client, sockets, monkeypatch):
+    monkeypatch.setattr(memory, "PATIENCE", 0.02)
+
+    @sockets.on_message
+    def work(message):
+        time.sleep(0.05)
+        sockets.broadcast("to all")
+        for connection in sockets.clients:
+            connection.send("to each")
+        return "done"
+
+    with connect(client) as one, connect(client) as other:
+        one.send("go")
+        assert [other.receive(), other.receive()] == ["to all", "to each"]
+        assert [one.receive() for _ in range(3)] == ["to all", "to each", "done"]
+        for socket in (one, other):
+            socket.receive_nothing()
+
+
 def test_a_loop_that_polls(app, client, monkeypatch):
     monkeypatch.setattr(memory, "PATIENCE", 0.05)
     sockets = WebSockets(app, path=None)

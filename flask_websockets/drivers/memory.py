@@ -50,11 +50,13 @@ class Client(t.Protocol):
 class MemorySocket:
     """The server's end of a connection: what a transport uses of a socket, and both buffers.
 
-    :param exchange: is told when something has changed.
+    :param wake: called when something has changed, from any thread.
+    :param has_to_rest: whether the caller's turn should end where it sends.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, wake: t.Callable[[], object], has_to_rest: t.Callable[[], bool]) -> None:
+        self._wake = wake
+        self._has_to_rest = has_to_rest
         self._incoming: deque[bytes] = deque()
         self._incoming_ended = False
         self._outgoing: list[bytes] = []
@@ -81,11 +83,11 @@ class MemorySocket:
         """Take all of *data*, or nothing while there is too much already."""
         if self.output_ended:
             raise BrokenPipeError
-        if not self.is_writable() or self._exchange.is_impatient():
+        if not self.is_writable() or self._has_to_rest():
             raise BlockingIOError
         self._outgoing.append(bytes(data))
         self._unread += len(data)
-        self._exchange.wake()
+        self._wake()
         return len(data)
 
     def shutdown(self, how: int) -> None:
@@ -94,7 +96,7 @@ class MemorySocket:
         if how == socket_module.SHUT_RDWR:
             self._incoming.clear()
             self._incoming_ended = True
-        self._exchange.wake()
+        self._wake()
 
     # What is asked without a lock: each is one look
 
@@ -116,12 +118,12 @@ class MemorySocket:
         """Bytes of the client, in pieces that one read takes."""
         for start in range(0, len(data), READ_SIZE):
             self._incoming.append(data[start : start + READ_SIZE] if start else data[:READ_SIZE])
-        self._exchange.wake()
+        self._wake()
 
     def end_input(self) -> None:
         """No more bytes of the client will come."""
         self._incoming_ended = True
-        self._exchange.wake()
+        self._wake()
 
     def reset(self) -> None:
         """The client is gone: what is on its way is lost."""
@@ -129,7 +131,7 @@ class MemorySocket:
         self._outgoing.clear()
         self._unread = 0
         self.output_ended = self._incoming_ended = True
-        self._exchange.wake()
+        self._wake()
 
     def take(self) -> bytes:
         """All that the client has not read yet."""
@@ -148,7 +150,7 @@ class MemoryTransport(Transport):
     """
 
     def __init__(self, exchange: Exchange) -> None:
-        self._memory = MemorySocket(exchange)
+        self._memory = MemorySocket(exchange.wake, self._has_to_rest)
         super().__init__(t.cast(socket_module.socket, self._memory))
         self._exchange = exchange
         # Weak, so that a client that nobody closes can be found out.
@@ -179,7 +181,7 @@ class MemoryTransport(Transport):
             self._later.clear()
 
     def read(self, timeout: float | None) -> bytes | None:
-        if timeout is not None and timeout <= 0 and self._exchange.is_impatient():
+        if timeout is not None and timeout <= 0 and self._has_to_rest():
             self.is_put_aside = True
             self._wait(_holds, None)
         return super().read(timeout)
@@ -220,9 +222,12 @@ class MemoryTransport(Transport):
         return self._wait(self._memory.is_readable, timeout)
 
     def _wait_writable(self, timeout: float | None) -> bool:
-        if self._exchange.is_impatient():
+        if self._has_to_rest():
             self.is_put_aside = True
         return self._wait(self._memory.is_writable, timeout)
+
+    def _has_to_rest(self) -> bool:
+        return time.monotonic() > self._exchange.patient_until and self.is_serving()
 
     def _wait(self, condition: t.Callable[[], bool], timeout: float | None) -> bool:
         if not self.is_serving():
@@ -259,11 +264,8 @@ class MemoryTransport(Transport):
 
     def reset(self) -> None:
         """The client is gone without a word."""
-        self.lock()
-        try:
-            self._memory.reset()
-        finally:
-            self.unlock()
+        # Without the lock: it is called where objects are freed, which may be anywhere.
+        self._memory.reset()
 
     @property
     def is_served(self) -> bool:
@@ -333,9 +335,11 @@ class MemoryTransport(Transport):
         if client is None or self._heard_end or not client.is_reading:
             return False
         ended = self._memory.output_ended
-        if not ended and not self._memory.has_output():
+        if not (ended or self.unsent or self._memory.has_output()):
             return False
         data = self._take()
+        if not ended and not data and not self._memory.has_output():
+            return False  # who sends the rest waits to do so
         self._heard_end = ended
         client.take_in(data, ended)
         return True
@@ -358,10 +362,11 @@ class Exchange:
 
     def __init__(self) -> None:
         self._transports: list[MemoryTransport] = []
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()
         #: How often something has changed.
         self.changes = 0
-        self._patient_until = 0.0
+        #: When a turn that would have no end is brought to one.
+        self.patient_until = 0.0
 
     def add(self, transport: MemoryTransport) -> None:
         """Let *transport* have its turns."""
@@ -370,7 +375,7 @@ class Exchange:
     def run(self) -> None:
         """Give turns to all of this thread, until each waits for its client or for time."""
         transports = self._of_this_thread()
-        self._patient_until = time.monotonic() + PATIENCE
+        self.patient_until = time.monotonic() + PATIENCE
         for transport in transports:
             transport.is_put_aside = False
         did = True
@@ -397,10 +402,6 @@ class Exchange:
         left = min(times) - time.monotonic()
         self.wait_for(lambda: self.changes != seen, max(0.0, left))
         return time.monotonic() < deadline or self.changes != seen
-
-    def is_impatient(self) -> bool:
-        """Whether the current turn should come to its end."""
-        return time.monotonic() > self._patient_until and self.is_serving()
 
     def is_serving(self) -> bool:
         """Whether the caller is the greenlet of one of the connections."""
