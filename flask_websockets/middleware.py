@@ -14,6 +14,7 @@ from werkzeug.wsgi import ClosingIterator
 from .drivers import lease_socket
 from .drivers import Transport
 from .drivers.servers import end_response
+from .drivers.servers import TRANSPORT_KEY
 from .handshake import ENVIRON_KEY
 from .handshake import Handshake
 from .protocol import CloseCode
@@ -75,6 +76,7 @@ class WebSocketMiddleware:
         # what refers to the server's socket does not.
         for each in (environ, inner):
             each.pop(ENVIRON_KEY, None)
+            each.pop(TRANSPORT_KEY, None)
             each["wsgi.input"] = BytesIO()
         transport = handshake.lease.open(start_response)
         try:

@@ -166,8 +166,8 @@ class Connection:
         """Send a message. When this returns, its replies are there.
 
         Of a handler that goes on for more than a second and looks meanwhile whether its
-        client is still there, as streams do, only those so far. So it is with more than
-        256 KiB that wait to be received.
+        client is still there, as streams do, only those so far; and half a MiB at most of
+        what nobody receives. The others come as they are received.
 
         :param data: str goes out as text, bytes-like objects as binary. What is over 128 KiB
             is sent in fragments.

@@ -343,6 +343,12 @@ def test_header_fields_of_both_sides(app, client, sockets):
         assert socket.headers["Upgrade"] == "websocket"
 
 
+def test_the_request_keeps_nothing_of_the_wire(client, sockets):
+    sockets.on_open(lambda: ",".join(key for key in request.environ if "websockets" in key))
+    with connect(client) as socket:
+        assert socket.receive() == ""
+
+
 def test_environ_base_of_the_client_is_used(client, sockets):
     client.environ_base["REMOTE_ADDR"] = "192.0.2.7"
     sockets.on_open(lambda: request.remote_addr)
@@ -1178,7 +1184,6 @@ def test_receive_waits_for_another_thread(client, sockets):
     with connect(client) as socket:
         timer = threading.Timer(0.05, sockets.broadcast, ["late"])
         timer.start()
-        socket.receive_nothing()
         assert socket.receive(timeout=10) == "late"
         timer.join(10)
 
