@@ -56,7 +56,7 @@ class HandshakeRefused(WebSocketError):
         self.response = response
 
     def __str__(self) -> str:
-        text = " ".join(self.response.text.split())
+        text = " ".join(self.response.get_data().decode(errors="replace").split())
         return f"the handshake was refused with {self.response.status}" + (
             f": {text[:200]}" if text else ""
         )

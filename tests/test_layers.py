@@ -144,8 +144,13 @@ def test_the_drivers_know_neither_the_protocol_nor_flask(module: str) -> None:
     assert "flask" not in {name.split(".")[0] for name in imports(module)}
 
 
+def test_greenlets_are_made_for_tests_only() -> None:
+    assert importers("greenlet") == {"flask_websockets.drivers.memory"}
+
+
 def test_importing_the_package_does_not_import_gevent() -> None:
-    code = "import sys, flask_websockets; print({'gevent', 'geventwebsocket'} & set(sys.modules))"
+    names = {"gevent", "geventwebsocket", "greenlet"}
+    code = f"import sys, flask_websockets; print({names} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )

@@ -899,6 +899,25 @@ def test_a_handler_that_receives(client, sockets):
         assert socket.receive() == "hello Ada"
 
 
+def test_on_open_may_wait_for_the_first_message(client, sockets, closes):
+    @sockets.on_open
+    def authenticate():
+        if ws.receive() != "password":
+            ws.close(4001)
+
+    sockets.on_message(lambda message: message)
+    with connect(client) as socket:
+        socket.send("password")
+        socket.send("hi")
+        assert messages(socket) == ["hi"]
+    with connect(client) as socket:
+        socket.send("guess")
+        assert socket.close_code == 4001
+    with connect(client):
+        pass
+    assert closes == [(1000, ""), (4001, ""), (1000, "")]
+
+
 def test_a_loop_that_waits_for_some_time(app, client):
     sockets = WebSockets(app, path=None)
 
@@ -1274,6 +1293,21 @@ def test_greenlets_broadcast_while_the_test_waits(client, sockets):
         greenlet = gevent.spawn(feed)
         assert [socket.receive(timeout=10) for _ in range(3)] == ["0", "1", "2"]
         greenlet.join(10)
+
+
+def test_greenlets_of_a_handler_send_later(client, sockets):
+    @sockets.on_message
+    def work(message):
+        @copy_current_socket_context
+        def task():
+            ws.send(f"{message} is done")
+
+        gevent.spawn_later(0.01, task)
+        return "begun"
+
+    with connect(client) as socket:
+        socket.send("it")
+        assert [socket.receive(), socket.receive(timeout=10)] == ["begun", "it is done"]
 
 
 def test_in_a_greenlet(app, echo):
