@@ -210,7 +210,8 @@ class Endpoint:
         handshake.accepted = Accepted(
             session, Protocol(config.max_message_size, deflate), request.environ
         )
-        self._accepted(app)
+        if handshake.lease.transport is None:
+            self._accepted(app)
         return response
 
     def _before_open(self, app: Flask, ws: WebSocket, values: t.Mapping[str, t.Any]) -> t.Any:

@@ -15,6 +15,7 @@ from .drivers import lease_socket
 from .drivers import Transport
 from .drivers.servers import end_response
 from .drivers.servers import Fields
+from .drivers.servers import TRANSPORT_KEY
 from .handshake import ENVIRON_KEY
 from .handshake import Handshake
 from .protocol import CloseCode
@@ -87,6 +88,7 @@ class WebSocketMiddleware:
         # what refers to the server's socket does not.
         for each in (environ, inner):
             each.pop(ENVIRON_KEY, None)
+            each.pop(TRANSPORT_KEY, None)
             each["wsgi.input"] = BytesIO()
         transport = handshake.lease.open(start_response)
         try:

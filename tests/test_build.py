@@ -109,7 +109,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     shutil.copytree(ROOT / "flask_websockets", source / "flask_websockets")
     for name in (
-        "LICENSE", "MANIFEST.in", "README.rst", "pyproject.toml", "setup.cfg", "setup.py"
+        "LICENSE", "MANIFEST.in", "README.rst", "pyproject.toml", "pytest_flask_websockets.py",
+        "setup.cfg", "setup.py"
     ):  # fmt: skip
         shutil.copy(ROOT / name, source)
     (source / "flask_websockets/rooms.c").touch()
@@ -169,7 +170,7 @@ def test_the_sdist_has_the_sources_and_nothing_that_is_built(sdist: Path) -> Non
     assert {name for name in names if name.startswith("flask_websockets/")} == sources(
         ".py", ".pyi", ".pxd", ".pyx", "py.typed"
     )
-    assert {"LICENSE", "README.rst", "setup.py"} <= names
+    assert {"LICENSE", "README.rst", "pytest_flask_websockets.py", "setup.py"} <= names
 
 
 def test_the_wheel_is_compiled(built: Path, tmp_path: Path) -> None:
@@ -211,3 +212,9 @@ def test_sources_are_built_if_asked_for(sdist: Path, tmp_path: Path) -> None:
     assert unpack_wheel(tmp_path, tmp_path) == sources(".py", ".pyi", "py.typed")
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
+    # The pytest plugin is beside the package.
+    assert (tmp_path / "pytest_flask_websockets.py").exists()
+    (points,) = tmp_path.glob("*.dist-info/entry_points.txt")
+    assert points.read_text().split() == [
+        "[pytest11]", "pytest_flask_websockets", "=", "pytest_flask_websockets"
+    ]  # fmt: skip

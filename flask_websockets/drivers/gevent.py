@@ -14,6 +14,7 @@ import gevent
 import gevent.event
 import gevent.hub
 import gevent.ssl
+from gevent._hub_local import get_hub_if_exists
 from gevent.hub import get_hub
 from gevent.monkey import get_original
 from gevent.monkey import is_module_patched
@@ -459,6 +460,11 @@ def dispatcher() -> Dispatcher:
     if getattr(_local, "hub", None) is not hub:
         _local.hub, _local.dispatcher = hub, Dispatcher(hub)
     return t.cast(Dispatcher, _local.dispatcher)
+
+
+def hub_if_exists() -> gevent.hub.Hub | None:
+    """The hub of this thread; None is made where there is none."""
+    return get_hub_if_exists()
 
 
 def _capture(function: t.Callable[..., t.Any], args: tuple[t.Any, ...]) -> tuple[t.Any, t.Any]:

@@ -20,6 +20,8 @@ if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 Fields = list[tuple[str, str]]
+#: Where a caller without a server, the test client, leaves a transport in the WSGI environ.
+TRANSPORT_KEY = "flask_websockets.transport"
 
 #: For the error that a server without a socket to lend gets.
 SUPPORTED = (
@@ -34,15 +36,19 @@ class Lease(t.NamedTuple):
     :param sock: the socket.
     :param take_early: gives what the server has read beyond the request.
     :param theirs: the WebSocket of a server that has already answered 101 by itself.
+    :param transport: stands in for the socket where there is none.
     """
 
     sock: socket.socket
     take_early: t.Callable[[], bytes]
     theirs: t.Any = None
+    transport: Transport | None = None
 
     @property
     def is_stopping(self) -> bool:
         """Whether the server is about to end, and takes no more connections."""
+        if self.transport is not None:
+            return False
         if _is_gevent(self.sock):
             from .gevent import is_stopping
 
@@ -54,6 +60,8 @@ class Lease(t.NamedTuple):
 
         :param start_response: the server's.
         """
+        if self.transport is not None:
+            return self.transport
         if self.theirs is not None:
             self.theirs.closed = True  # or it would send a Close frame of its own
         # The server's last read must not wait for bytes that are not there.
@@ -77,6 +85,8 @@ class Lease(t.NamedTuple):
         :param fields: those of the response.
         :return: the fields to send.
         """
+        if self.transport is not None:
+            return fields
         response: t.Any = getattr(start_response, "__self__", None)
         if hasattr(response, "force_close"):
             response.force_close()  # gunicorn goes by this, the others by the field
@@ -93,6 +103,9 @@ def lease_socket(environ: WSGIEnvironment) -> Lease | None:
 
     :return: None if it lends none.
     """
+    transport: Transport | None = environ.get(TRANSPORT_KEY)
+    if transport is not None:
+        return Lease(transport._socket, bytes, transport=transport)
     stream = environ.get("wsgi.input")
     # pywsgi wraps its reader for requests that ask for several protocols.
     stream = getattr(stream, "rfile", stream)

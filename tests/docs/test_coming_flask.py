@@ -153,6 +153,6 @@ def test_flask_socketio_views_and_namespaces(serve):
     assert ada.recv_close() == (4001, "kicked")
 
 
-def test_flask_socketio_test_of_the_page(serve):
+def test_flask_socketio_test_of_the_page():
     page = run_page(ROOT / "docs/coming/flask-socketio.rst")
-    page["test_join"](serve(page["app"]).connect)
+    page["test_join"]()

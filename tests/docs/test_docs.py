@@ -18,6 +18,7 @@ from pages import run_page
 import flask_websockets
 from flask_websockets import config
 from flask_websockets import handshake
+from flask_websockets import testing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -96,6 +97,20 @@ def test_readme_links_exist():
 def test_api_names_all():
     words = set(re.findall(r"\w+", (ROOT / "docs/api.rst").read_text()))
     assert not set(flask_websockets.__all__) - words
+
+
+def test_api_names_what_tests_use():
+    page = (ROOT / "docs/api.rst").read_text()
+    own = {
+        name
+        for name, value in vars(testing).items()
+        if getattr(value, "__module__", "") == testing.__name__ and not name.startswith("_")
+    }
+    assert own == {"Connection", "HandshakeRefused", "connect"}
+    assert own <= set(re.findall(r":: (\w+)", page))
+    public = {name for name in vars(testing.Connection) if not name.startswith("_")}
+    for name in public:
+        assert getattr(testing.Connection, name).__doc__, name
 
 
 def test_all_is_what_can_be_imported():

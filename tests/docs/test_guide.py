@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 import websocket
+from pages import files
 from pages import ROOT
 from pages import run_page
 from pages import talk
@@ -27,6 +30,19 @@ def test_quickstart_talks(serve):
     assert talk(serve, "docs/quickstart.rst", "/games/7/moves", '"a1"') == [
         '{"game": 7, "moved": "a1"}'
     ]
+
+
+def test_the_test_of_the_quickstart_passes(tmp_path):
+    for name, text in files(ROOT / "docs/quickstart.rst").items():
+        (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "1 passed" in done.stdout, done.stdout
 
 
 def test_handlers_talk(serve):

@@ -287,7 +287,8 @@ def test_a_clock_ends_a_search(serve):
 def pytest_says(folder: Path, *command: str) -> str:
     """The last line of pytest on the files of *folder*, started by *command*."""
     done = subprocess.run(
-        [sys.executable, *command, "-q", "-p", "no:cacheprovider", "-W", "error"],
+        [sys.executable, *command, "-q", "-p", "no:cacheprovider", "-W", "error"]
+        + ["-p", "pytest_flask_websockets"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -300,7 +301,7 @@ def pytest_says(folder: Path, *command: str) -> str:
 
 @pytest.mark.parametrize(
     ("conftests", "command"),
-    [(1, ["-m", "pytest"]), (2, ["-m", "gevent.monkey", "--module", "pytest"])],
+    [(2, ["-m", "pytest"]), (3, ["-m", "gevent.monkey", "--module", "pytest"])],
     ids=["threads", "gevent"],
 )
 def test_the_tests_of_the_page_pass(tmp_path: Path, conftests: int, command: list[str]):
@@ -308,7 +309,9 @@ def test_the_tests_of_the_page_pass(tmp_path: Path, conftests: int, command: lis
     for block in blocks(ROOT / "docs/testing.rst"):
         if block.caption:
             files.setdefault(block.caption, []).append(block.text)
-    assert len(files["conftest.py"]) == 2  # the second has the server of gevent
+    assert len(files["conftest.py"]) == 3  # the last one has the server of gevent
     for name, texts in files.items():
-        (tmp_path / name).write_text("".join(texts[:conftests]))
-    assert "11 passed" in pytest_says(tmp_path, *command)
+        if name == "conftest.py":
+            texts = texts[:conftests]
+        (tmp_path / name).write_text("\n\n".join(texts))
+    assert "21 passed" in pytest_says(tmp_path, *command)

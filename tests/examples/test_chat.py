@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import typing as t
 
 import pytest
 import websocket
 from programs import Program
+from programs import ROOT
 
 CHAT = "examples/chat/app.py"
 
@@ -64,6 +67,18 @@ def test_ctrl_c_ends_the_chat_quietly(start, connect):
     code, output = program.stop()
     assert code == 0
     assert output == f"Open http://127.0.0.1:{program.port} and stop with Ctrl-C.\n"
+
+
+def test_the_tests_of_the_chat_pass():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/chat"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert "6 passed" in done.stdout.splitlines()[-1], done.stdout
 
 
 def receive(client: websocket.WebSocket) -> t.Any:
