@@ -20,10 +20,11 @@ ROOT = Path(flask_websockets.__file__).parent
 LAYERS = [
     ["__init__"],
     ["extension"],
-    ["middleware"],
+    ["middleware", "tasks"],
     ["handshake"],
     ["dispatch"],
-    ["context", "handlers"],
+    ["typed"],
+    ["context", "handlers", "faults"],
     ["connection"],
     ["link"],
     ["rooms", "config"],

@@ -11,6 +11,7 @@ cdef class GeventTransport(Transport):
     cdef int _waiting
     cdef object _life
     cdef set _members
+    cdef set _tasks
 
 
 cdef class EventTransport(GeventTransport):

@@ -1,0 +1,158 @@
+"""What is wrong with a message, in one form: ``$.items[2].price: expected float, got str``.
+
+Knows what msgspec and pydantic say of a fault. Only asked where there is one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import typing as t
+
+import msgspec
+
+from .exceptions import InvalidMessage
+
+#: In the place of a value that is not there.
+NOTHING: t.Final = object()
+
+#: Of a value as it was sent, so much is repeated.
+_SHOWN: t.Final = 40
+
+_KINDS = {
+    type(None): "null",
+    bool: "bool",
+    int: "int",
+    float: "float",
+    str: "str",
+    list: "array",
+    dict: "object",
+}
+
+#: What pydantic's kinds of errors begin with, and the kind that was expected.
+_EXPECTED = {
+    "bool": "bool",
+    "int": "int",
+    "float": "float",
+    "string": "str",
+    "list": "array",
+    "tuple": "array",
+    "set": "array",
+    "dict": "object",
+    "model": "object",
+    "dataclass": "object",
+}
+
+
+def load(message: str) -> t.Any:
+    """What *message* says, or the fault if it is no JSON."""
+    try:
+        return msgspec.json.decode(message)
+    except msgspec.ValidationError:
+        return NOTHING  # JSON with a number that is out of all range
+    except RecursionError:
+        return wrong("$", "JSON", "too many levels")
+    except ValueError as error:  # DecodeError, or half of a surrogate pair
+        found = re.match(r"JSON is malformed: (.*) \(byte (\d+)\)", str(error))
+        where = f"{found[1]} at byte {found[2]}" if found else "it ends too early"
+        return wrong("$", "JSON", f"text: {where}")
+
+
+def explain(error: Exception, data: t.Any) -> InvalidMessage:
+    """*error*, of msgspec or pydantic, in our form.
+
+    :param data: what the message says.
+    """
+    if hasattr(error, "error_count"):
+        return _explain_pydantic(t.cast(t.Any, error).errors(include_url=False)[0], data)
+    return _explain_msgspec(str(error), data)
+
+
+def wrong(path: str, expected: str, got: str) -> InvalidMessage:
+    """The fault that something is not as *expected*."""
+    return InvalidMessage(path, f"expected {expected}, got {got}")
+
+
+def kind(value: t.Any) -> str:
+    """The name of a JSON type."""
+    return _KINDS.get(type(value), "nothing")
+
+
+def show(value: t.Any) -> str:
+    """A value as it was sent, if it is short."""
+    if value is NOTHING or isinstance(value, (dict, list)):
+        return kind(value)
+    shown = json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= _SHOWN else kind(value)
+
+
+# msgspec
+
+
+def _explain_msgspec(said: str, data: t.Any) -> InvalidMessage:
+    parts = re.fullmatch(r"(.*?)(?: - at (`key` in )?`(\$.*)`)?", said, re.DOTALL)
+    assert parts is not None
+    what, path = parts[1], parts[3] or "$"
+    if found := re.fullmatch(r"Object missing required field `(.*)`", what):
+        return wrong(f"{path}.{found[1]}", "a value", "nothing")
+    if found := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL):
+        return wrong(f"{path}.{found[1]}", "no such field", "one")
+    if found := re.fullmatch(r"Expected `(.*)`, got `(.*)`", what):
+        return wrong(path, f"{found[1]} as key" if parts[2] else found[1], found[2])
+    got = show(_find(data, path))
+    if found := re.fullmatch(r"Expected (.*?)(?:, got .*)?", what, re.DOTALL):
+        return wrong(path, found[1].replace("`", ""), got)
+    if what.startswith(("Invalid enum value", "Invalid value")):
+        return wrong(path, "one of its values", got)
+    if what == "Number out of range":
+        return wrong(path, "a number that is in range", "another")
+    if found := re.fullmatch(r"Invalid (.*)", what):
+        return wrong(path, found[1], got)
+    return InvalidMessage(path, what)  # what a __post_init__ says
+
+
+def _find(data: t.Any, path: str) -> t.Any:
+    """The value at *path*, or NOTHING where that cannot be told."""
+    for name, index in re.findall(r"\.([^.[]+)|\[([^]]*)\]", path):
+        if name and isinstance(data, dict) and name in data:
+            data = data[name]
+        elif index.isdigit() and isinstance(data, list) and int(index) < len(data):
+            data = data[int(index)]
+        else:
+            return NOTHING
+    return data
+
+
+# pydantic
+
+
+def _explain_pydantic(error: dict[str, t.Any], data: t.Any) -> InvalidMessage:
+    code, said, value = error["type"], error["msg"], error["input"]
+    path = _path(error["loc"], data, code == "missing")
+    if code == "missing":
+        return wrong(path, "a value", "nothing")
+    if code == "extra_forbidden":
+        return wrong(path, "no such field", "one")
+    if code in ("value_error", "assertion_error"):
+        return InvalidMessage(path, str(error["ctx"]["error"]))
+    start, _, end = code.partition("_")
+    if end.endswith(("type", "parsing", "from_float")) and start in _EXPECTED:
+        return wrong(path, _EXPECTED[start], kind(value))
+    expected = re.sub(r"^Input should be (a valid )?", "", said)
+    expected = re.sub(r" should (have|match) ", r" that must \1 ", expected)
+    if end.endswith("parsing"):
+        expected = expected.partition(",")[0]
+    return wrong(path, expected, show(value))
+
+
+def _path(parts: t.Sequence[str | int], data: t.Any, is_missing: bool) -> str:
+    """Where in *data* that is: pydantic's places name members of unions as well."""
+    path = "$"
+    for number, part in enumerate(parts, 1):
+        if isinstance(data, list) and isinstance(part, int):
+            path += f"[{part}]"
+            data = data[part] if part < len(data) else None
+        elif isinstance(data, dict) and (part in data or (is_missing and number == len(parts))):
+            path += f".{part}"
+            data = data.get(part)
+    return path
