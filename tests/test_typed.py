@@ -7,6 +7,7 @@ import typing as t
 import uuid
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import pydantic
 import pytest
@@ -22,6 +23,10 @@ from flask_websockets import WebSocketError
 from flask_websockets import WebSockets
 from flask_websockets.typed import encode
 from flask_websockets.typed import Types
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import typed_messages
 
 UUID = "12345678-1234-5678-1234-567812345678"
 
@@ -940,3 +945,12 @@ def test_a_close_in_a_handler_has_no_id(app, sockets, serve):
     client.send('{"id": 1}')
     assert client.recv() == '{"bye": true}'
     assert client.recv_close() == (1000, "")
+
+
+# Speed
+
+
+@pytest.mark.parametrize("case", [case for case in typed_messages.CASES if "model" not in case])
+def test_a_typed_round_trip_costs_less_than_json_alone(case):
+    typed, alone = typed_messages.measure(case, rounds=5)
+    assert typed < alone
