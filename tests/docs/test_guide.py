@@ -27,6 +27,14 @@ def test_quickstart_talks(serve):
     assert talk(serve, "docs/quickstart.rst", "/games/7/moves", '"a1"') == [
         '{"game": 7, "moved": "a1"}'
     ]
+    messages = [
+        '{"id": 1, "name": "tea", "price": 2.5, "count": 2}',
+        '{"id": 1, "name": "tea", "price": "2.5"}',
+    ]
+    assert talk(serve, "docs/quickstart.rst", "/shop", *messages) == [
+        '{"id":1,"name":"tea","total":5.0}',
+        '{"error": {"description": "expected float, got str", "path": "$.price"}, "id": 1}',
+    ]
 
 
 def test_handlers_talk(serve):
