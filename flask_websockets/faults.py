@@ -29,6 +29,25 @@ _KINDS = {
     dict: "object",
 }
 
+#: Of msgspec's types those that are called otherwise in JSON.
+_NAMES = {
+    "none": "null",
+    "any": "a value",
+    "bytes": "str",
+    "list": "array",
+    "set": "array",
+    "frozenset": "array",
+    "tuple": "array",
+    "vartuple": "array",
+    "namedtuple": "array",
+    "dict": "object",
+    "typeddict": "object",
+    "dataclass": "object",
+    "struct": "object",
+}
+
+_PARTS = re.compile(r"\.([^.[]+)|\[([^]]*)\]")
+
 #: What pydantic's kinds of errors begin with, and the kind that was expected.
 _EXPECTED = {
     "bool": "bool",
@@ -58,14 +77,15 @@ def load(message: str) -> t.Any:
         return wrong("$", "JSON", f"text: {where}")
 
 
-def explain(error: Exception, data: t.Any) -> InvalidMessage:
+def explain(error: Exception, data: t.Any, type: t.Any) -> InvalidMessage:
     """*error*, of msgspec or pydantic, in our form.
 
     :param data: what the message says.
+    :param type: what it should be.
     """
     if hasattr(error, "error_count"):
         return _explain_pydantic(t.cast(t.Any, error).errors(include_url=False)[0], data)
-    return _explain_msgspec(str(error), data)
+    return _explain_msgspec(str(error), data, type)
 
 
 def wrong(path: str, expected: str, got: str) -> InvalidMessage:
@@ -86,26 +106,33 @@ def show(value: t.Any) -> str:
     return shown if len(shown) <= _SHOWN else kind(value)
 
 
+def one_of(values: t.Iterable[t.Any]) -> str:
+    """What is expected where there are only so many."""
+    return " or ".join(map(show, values))
+
+
 # msgspec
 
 
-def _explain_msgspec(said: str, data: t.Any) -> InvalidMessage:
+def _explain_msgspec(said: str, data: t.Any, type: t.Any) -> InvalidMessage:
     parts = re.fullmatch(r"(.*?)(?: - at (`key` in )?`(\$.*)`)?", said, re.DOTALL)
     assert parts is not None
     what, path = parts[1], parts[3] or "$"
     if found := re.fullmatch(r"Object missing required field `(.*)`", what):
-        return wrong(f"{path}.{found[1]}", "a value", "nothing")
+        path = f"{path}.{found[1]}"
+        return wrong(path, _expected(type, path), "nothing")
     if found := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL):
         return wrong(f"{path}.{found[1]}", "no such field", "one")
     if found := re.fullmatch(r"Expected `(.*)`, got `(.*)`", what):
         return wrong(path, f"{found[1]} as key" if parts[2] else found[1], found[2])
-    got = show(_find(data, path))
+    value = _find(data, path)
+    got = "another" if value is NOTHING else show(value)
     if found := re.fullmatch(r"Expected (.*?)(?:, got .*)?", what, re.DOTALL):
         return wrong(path, found[1].replace("`", ""), got)
     if what.startswith(("Invalid enum value", "Invalid value")):
-        return wrong(path, "one of its values", got)
+        return wrong(path, _expected(type, path), got)
     if what == "Number out of range":
-        return wrong(path, "a number that is in range", "another")
+        return wrong(path, "a number that is in range", got)
     if found := re.fullmatch(r"Invalid (.*)", what):
         return wrong(path, found[1], got)
     return InvalidMessage(path, what)  # what a __post_init__ says
@@ -113,7 +140,7 @@ def _explain_msgspec(said: str, data: t.Any) -> InvalidMessage:
 
 def _find(data: t.Any, path: str) -> t.Any:
     """The value at *path*, or NOTHING where that cannot be told."""
-    for name, index in re.findall(r"\.([^.[]+)|\[([^]]*)\]", path):
+    for name, index in _PARTS.findall(path):
         if name and isinstance(data, dict) and name in data:
             data = data[name]
         elif index.isdigit() and isinstance(data, list) and int(index) < len(data):
@@ -121,6 +148,42 @@ def _find(data: t.Any, path: str) -> t.Any:
         else:
             return NOTHING
     return data
+
+
+def _expected(type: t.Any, path: str) -> str:
+    """What *type* has at *path*, in msgspec's words; "a value" where that cannot be told."""
+    infos = [msgspec.inspect.type_info(type)]
+    for name, index in _PARTS.findall(path):
+        infos = [below for info in _members(infos) for below in _below(info, name, index)]
+    return " | ".join(dict.fromkeys(_name(info) for info in _members(infos))) or "a value"
+
+
+def _members(infos: t.Iterable[t.Any]) -> t.Iterator[t.Any]:
+    for info in infos:
+        if isinstance(info, msgspec.inspect.Metadata):
+            yield from _members([info.type])
+        elif isinstance(info, msgspec.inspect.UnionType):
+            yield from _members(info.types)
+        else:
+            yield info
+
+
+def _below(info: t.Any, name: str, index: str) -> list[t.Any]:
+    if name:
+        return [one.type for one in getattr(info, "fields", ()) if one.encode_name == name]
+    if index.isdigit() and hasattr(info, "item_types"):
+        return list(info.item_types[int(index) :][:1])
+    inner = getattr(info, "item_type", None) or getattr(info, "value_type", None)
+    return [] if inner is None else [inner]
+
+
+def _name(info: t.Any) -> str:
+    if isinstance(info, msgspec.inspect.LiteralType):
+        return one_of(info.values)
+    if isinstance(info, msgspec.inspect.EnumType):
+        return one_of(member.value for member in info.cls)
+    name = type(info).__name__.removesuffix("Type").lower()
+    return _NAMES.get(name, name)
 
 
 # pydantic

@@ -207,17 +207,17 @@ class Types:
         data = faults.load(message)
         if isinstance(data, InvalidMessage):
             return Reading(None, fault=data)
-        fault = self._tag_fault(data)
-        if fault is not None:
-            return Reading(None, fault=fault)
-        return Reading(None, fault=faults.explain(error, data), is_misfit=True)
+        meant = self._meant(data)
+        if isinstance(meant, InvalidMessage):
+            return Reading(None, fault=meant)
+        return Reading(None, fault=faults.explain(error, data, meant.type), is_misfit=True)
 
-    def _tag_fault(self, data: t.Any) -> InvalidMessage | None:
-        """What is wrong with the tag, or None if the message names one of the types."""
+    def _meant(self, data: t.Any) -> Variant | InvalidMessage:
+        """The type that the message names, or what is wrong with its tag."""
         first, *others = self._variants
         field = self._fields[0] if others else first.own_tag(data)
         if field is None:
-            return None
+            return first
         expected = "array" if first.is_array else "object"
         if faults.kind(data) != expected:
             return faults.wrong("$", expected, faults.kind(data))
@@ -225,10 +225,11 @@ class Types:
             path, got = "$[0]", data[0] if data else faults.NOTHING
         else:
             path, got = f"$.{field}", data.get(field, faults.NOTHING)
-        tags = [tag for one in self._variants for tag in sorted(one.tags[field], key=str)]
-        if any(_key(got) == _key(tag) for tag in tags):
-            return None
-        return faults.wrong(path, " or ".join(map(faults.show, tags)), faults.show(got))
+        tags = [(tag, one) for one in self._variants for tag in sorted(one.tags[field], key=str)]
+        for tag, variant in tags:
+            if _key(got) == _key(tag):
+                return variant
+        return faults.wrong(path, faults.one_of(tag for tag, _ in tags), faults.show(got))
 
 
 class TypedHandler(MessageHandler):

@@ -475,6 +475,50 @@ def test_a_sleep_answers_and_sends_pings(app, serve):
     assert client.recv() == "the ping was answered"
 
 
+def test_a_thread_of_the_programs_own_sleeps_until_the_end(app, sockets, serve, closes):
+    ended = []
+
+    @sockets.on_open
+    def start():
+        @copy_current_socket_context
+        def thread():
+            ws.send("waiting")
+            try:
+                ws.sleep(FOREVER)
+            except ConnectionClosed as closed:
+                ended.append(closed.code)
+
+        threading.Thread(target=thread).start()
+
+    client = serve(app).connect()
+    assert client.recv() == "waiting"
+    client.close(4001)
+    wait_until(lambda: ended, "the end of the thread")
+    assert ended == [4001]
+
+
+def test_several_sleep_at_once(app, sockets, serve):
+    ended = []
+
+    def task(number):
+        ws.send("waiting")
+        try:
+            ws.sleep(FOREVER)
+        finally:
+            ended.append(number)
+
+    @sockets.on_open
+    def start():
+        for number in range(3):
+            sockets.spawn(task, number)
+
+    client = serve(app).connect()
+    assert [client.recv() for _ in range(3)] == ["waiting"] * 3
+    client.close()
+    wait_until(lambda: len(ended) == 3, "the end of all")
+    assert sorted(ended) == [0, 1, 2]
+
+
 def test_a_sleep_before_the_connection_is_open(app, sockets, serve):
     errors = []
 
