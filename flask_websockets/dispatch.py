@@ -284,7 +284,7 @@ class Session:
 
     def _as_json(self, handler: Handler, reply: t.Any, incoming: Incoming | None) -> str:
         """*reply* as JSON text, with the ``id`` of what it answers unless it has its own."""
-        if handler.is_typed or _is_typed(_first(reply)):
+        if handler.is_typed or (type(reply) is not dict and _is_typed(_first(reply))):
             from .typed import encode
 
             return encode(reply, None if incoming is None else incoming.message)

@@ -975,5 +975,5 @@ def test_a_close_in_a_handler_has_no_id(app, sockets, serve):
 
 @pytest.mark.parametrize("case", [case for case in typed_messages.CASES if "model" not in case])
 def test_a_typed_round_trip_costs_less_than_json_alone(case):
-    typed, alone = typed_messages.measure(case, rounds=5)
+    typed, alone = typed_messages.measure(case, rounds=10)
     assert typed < alone
