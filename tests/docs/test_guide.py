@@ -14,8 +14,9 @@ from pages import talk
 
 
 def test_readme_talks(serve):
-    messages = ["ECHO hello", b"\x01ab", "COUNT 3"]
-    assert talk(serve, "README.rst", "/", *messages) == ["hello", b"ba", "0", "1", "2"]
+    messages = ["ECHO hello", b"\x01ab", "COUNT 3", '{"x": 1, "y": 2}']
+    said = ["hello", b"ba", "0", "1", "2", '{"x":2,"y":1}']
+    assert talk(serve, "README.rst", "/", *messages) == said
     assert talk(serve, "README.rst", "/sum", "1", "2") == ["1", "3"]
     said = talk(serve, "README.rst", "/chat/tea?name=Ada", '{"type": "say", "text": "hi"}')
     assert [json.loads(one) for one in said] == [{"name": "Ada", "text": "hi"}]
