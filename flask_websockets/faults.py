@@ -16,8 +16,14 @@ from .exceptions import InvalidMessage
 #: In the place of a value that is not there.
 NOTHING: t.Final = object()
 
+_UNKNOWN: t.Final = "Object contains unknown field `"
+
 #: Of a value as it was sent, so much is repeated.
 _SHOWN: t.Final = 40
+
+#: pydantic collects all faults, and tells all or none. More than so many are told as none:
+#: a MiB of them would take a second and hundreds of MiB.
+_FAULTS: t.Final = 1000
 
 _KINDS = {
     type(None): "null",
@@ -67,8 +73,9 @@ def load(message: str) -> t.Any:
     """What *message* says, or the fault if it is no JSON."""
     try:
         return msgspec.json.decode(message)
-    except msgspec.ValidationError:
-        return NOTHING  # JSON with a number that is out of all range
+    except msgspec.ValidationError as error:
+        # All that can be: a number, where anything may be.
+        return _explain_msgspec(str(error), NOTHING, t.Any)
     except RecursionError:
         return wrong("$", "JSON", "too many levels")
     except ValueError as error:  # DecodeError, or half of a surrogate pair
@@ -84,6 +91,9 @@ def explain(error: Exception, data: t.Any, type: t.Any) -> InvalidMessage:
     :param type: what it should be.
     """
     if hasattr(error, "error_count"):
+        count = error.error_count()
+        if count > _FAULTS:
+            return wrong("$", "a message that fits", f"{count} faults")
         return _explain_pydantic(t.cast(t.Any, error).errors(include_url=False)[0], data)
     return _explain_msgspec(str(error), data, type)
 
@@ -102,6 +112,8 @@ def show(value: t.Any) -> str:
     """A value as it was sent, if it is short."""
     if value is NOTHING or isinstance(value, (dict, list)):
         return kind(value)
+    if isinstance(value, str) and len(value) > _SHOWN:
+        return "str"
     shown = json.dumps(value, ensure_ascii=False)
     return shown if len(shown) <= _SHOWN else kind(value)
 
@@ -115,27 +127,35 @@ def one_of(values: t.Iterable[t.Any]) -> str:
 
 
 def _explain_msgspec(said: str, data: t.Any, type: t.Any) -> InvalidMessage:
-    parts = re.fullmatch(r"(.*?)(?: - at (`key` in )?`(\$.*)`)?", said, re.DOTALL)
-    assert parts is not None
-    what, path = parts[1], parts[3] or "$"
+    what, path, is_key = _split(said)
     if found := re.fullmatch(r"Object missing required field `(.*)`", what):
         path = f"{path}.{found[1]}"
         return wrong(path, _expected(type, path), "nothing")
-    if found := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL):
-        return wrong(f"{path}.{found[1]}", "no such field", "one")
+    if what.startswith(_UNKNOWN):
+        return wrong(f"{path}.{what[len(_UNKNOWN) :].removesuffix('`')}", "no such field", "one")
     if found := re.fullmatch(r"Expected `(.*)`, got `(.*)`", what):
-        return wrong(path, f"{found[1]} as key" if parts[2] else found[1], found[2])
+        return wrong(path, f"{found[1]} as key" if is_key else found[1], found[2])
     value = _find(data, path)
     got = "another" if value is NOTHING else show(value)
     if found := re.fullmatch(r"Expected (.*?)(?:, got .*)?", what, re.DOTALL):
         return wrong(path, found[1].replace("`", ""), got)
     if what.startswith(("Invalid enum value", "Invalid value")):
         return wrong(path, _expected(type, path), got)
-    if what == "Number out of range":
+    if what in ("Number out of range", "Integer value out of range"):
         return wrong(path, "a number that is in range", got)
     if found := re.fullmatch(r"Invalid (.*)", what):
         return wrong(path, found[1], got)
     return InvalidMessage(path, what)  # what a __post_init__ says
+
+
+def _split(said: str) -> tuple[str, str, bool]:
+    """What msgspec says, of which path, and whether of a key there."""
+    # No pattern for it: what the peer sent may stand before, and may look like a path.
+    what, mark, path = said.rpartition(" - at `")
+    if not mark or not path.endswith("`"):
+        return said, "$", False
+    path = path[:-1]
+    return what, path.removeprefix("key` in `"), path.startswith("key`")
 
 
 def _find(data: t.Any, path: str) -> t.Any:
@@ -192,6 +212,8 @@ def _name(info: t.Any) -> str:
 def _explain_pydantic(error: dict[str, t.Any], data: t.Any) -> InvalidMessage:
     code, said, value = error["type"], error["msg"], error["input"]
     path = _path(error["loc"], data, code == "missing")
+    if code == "json_invalid":
+        return wrong("$", "JSON", f"text: {error['ctx']['error']}")
     if code == "missing":
         return wrong(path, "a value", "nothing")
     if code == "extra_forbidden":

@@ -421,7 +421,7 @@ def test_faults_that_msgspec_finds():
             ("null", "$: expected object, got null"),
             ('{"count": 1.5}', "$.count: expected int, got float"),
             ('{"count": -1}', "$.count: expected int >= 0, got -1"),
-            ('{"count": 1e400}', "$.count: expected a number that is in range, got another"),
+            ('{"count": 1e400}', "$[...]: expected a number that is in range, got another"),
             ('{"count": 13}', "$: thirteen brings bad luck"),
             ('{"name": "abcd"}', '$.name: expected str of length <= 3, got "abcd"'),
             ('{"name": "b"}', "$.name: expected str matching regex '^a', got \"b\""),
@@ -504,6 +504,30 @@ def test_text_that_is_no_json(type):
 @pytest.mark.parametrize("type", [Order, ModelOrder, Jump | Sleep])
 def test_json_that_is_too_deep(type):
     assert read('{"items": ' + "[" * 100_000, type) == "$: expected JSON, got too many levels"
+
+
+def test_numbers_beyond_all_range():
+    huge = "1" * 5000  # more digits than Python converts
+    # Not a word on which field: such a message cannot be looked into.
+    fault = "$[...]: expected a number that is in range, got another"
+    for types in ([Order], [ModelOrder], [Jump, Sleep], [Move, Say]):
+        check(types, [(f'{{"count": {huge}}}', fault), (f'{{"type": {huge}}}', fault)])
+
+
+def test_what_the_client_sends_is_not_taken_for_our_words():
+    many = " - at `$.x` - at `" * 50_000
+    assert read(f'{{"{many}": 1}}', Order).endswith(": expected no such field, got one")
+    assert read(f'{{"name": "a{many}"}}', Order) == "$.name: expected str of length <= 3, got str"
+
+
+def test_pydantic_is_not_asked_for_all_of_many_faults():
+    class Numbers(pydantic.BaseModel):
+        numbers: list[int]
+
+    numbers = ",".join(['"a"'] * 1001)
+    assert read(f'{{"numbers": [{numbers}]}}', Numbers) == (
+        "$: expected a message that fits, got 1001 faults"
+    )
 
 
 def test_faults_of_tags():
