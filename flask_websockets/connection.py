@@ -90,8 +90,9 @@ class WebSocket:
     def sleep(self, seconds: float) -> None:
         """Wait for *seconds*, in the server's own way, and no longer than the connection is open.
 
-        For what a task, a generator or a loop does now and then. Messages that come
-        meanwhile are kept for whoever receives next.
+        For what a task, a generator or a loop does now and then. In a handler, a message
+        that comes meanwhile is kept for whoever receives next, and what comes behind it is
+        not looked at, the client's Close neither.
 
         :raises ConnectionClosed: as soon as the connection is closed, from either side.
         """

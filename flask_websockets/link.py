@@ -516,6 +516,6 @@ class Link:
 
     def _set_closed(self, code: int, reason: str = "") -> None:
         self.state = _CLOSED
-        self._transport.ring()
         if self.code is None:
             self.code, self.reason = code, reason
+        self._transport.ring()  # those who wake are told the code
