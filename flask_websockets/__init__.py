@@ -9,6 +9,7 @@ from .context import SocketContext as SocketContext
 from .context import ws as ws
 from .exceptions import ConnectionClosed as ConnectionClosed
 from .exceptions import HandshakeError as HandshakeError
+from .exceptions import InvalidMessage as InvalidMessage
 from .exceptions import WebSocketError as WebSocketError
 from .extension import WebSockets as WebSockets
 from .middleware import WebSocketMiddleware as WebSocketMiddleware
@@ -20,6 +21,7 @@ __all__ = [
     "CloseCode",
     "ConnectionClosed",
     "HandshakeError",
+    "InvalidMessage",
     "SocketContext",
     "WebSocket",
     "WebSocketError",

@@ -108,6 +108,17 @@ class WebSocket:
             assert message is not None
             yield message
 
+    def sleep(self, seconds: float) -> None:
+        """Wait for *seconds*, in the server's own way, and no longer than the connection is open.
+
+        For what a task, a generator or a loop does now and then. In a handler, a message
+        that comes meanwhile is kept for whoever receives next, and what comes behind it is
+        not looked at, the client's Close neither.
+
+        :raises ConnectionClosed: as soon as the connection is closed, from either side.
+        """
+        self._opened().sleep(seconds)
+
     # Sending
 
     def send(self, data: str | bytes | bytearray | memoryview) -> None:
@@ -289,6 +300,17 @@ class WebSocket:
     def leave_all(self) -> None:
         """Leave all rooms, once ``on_close`` could see them."""
         self._rooms.leave_all(self)
+
+    def start_task(self, function: t.Callable[[], object]) -> None:
+        """Call *function* in a task that ends with the connection.
+
+        :raises ConnectionClosed: if it is closed.
+        """
+        self._opened().start_task(function)
+
+    def end_tasks(self) -> None:
+        """End the tasks that can be ended, and wait until they have."""
+        self._opened().end_tasks()
 
     def hang_up(self) -> None:
         """See to it that our last frame arrives before the transport is closed."""

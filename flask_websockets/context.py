@@ -120,6 +120,11 @@ class SocketContext:
                 assert self._token is not None
                 _cv_socket.reset(self._token)
 
+    @property
+    def path(self) -> str:
+        """The path of the handshake's URL."""
+        return t.cast(str, self._request.request.path)
+
     def copy(self) -> SocketContext:
         """A context of the same connection, to be pushed somewhere else."""
         return SocketContext(self.app, self._request, self.ws)
@@ -252,15 +257,10 @@ def copy_current_socket_context(f: t.Callable[P, R]) -> t.Callable[P, R]:
 
     :raises RuntimeError: outside of a handler.
     """
-    current = _cv_socket.get(None)
-    if current is None:
-        raise RuntimeError(
-            "There is no socket context to copy. Call copy_current_socket_context "
-            "in a handler, or use it as a decorator there."
-        )
-    if current._request is None:
-        raise RuntimeError("The connection is not open yet. Start tasks from on_open onwards.")
-    original = current
+    original = current_socket_context(
+        "There is no socket context to copy. Call copy_current_socket_context "
+        "in a handler, or use it as a decorator there."
+    )
 
     @functools.wraps(f)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -268,6 +268,20 @@ def copy_current_socket_context(f: t.Callable[P, R]) -> t.Callable[P, R]:
             return f(*args, **kwargs)
 
     return wrapper
+
+
+def current_socket_context(hint: str) -> SocketContext:
+    """That of the handler that is running, for a task.
+
+    :param hint: what to say where there is none.
+    :raises RuntimeError: outside of a handler, and in the handshake.
+    """
+    current = _cv_socket.get(None)
+    if current is None:
+        raise RuntimeError(hint)
+    if current._request is None:
+        raise RuntimeError("The connection is not open yet. Start tasks from on_open onwards.")
+    return current
 
 
 def current_request_context() -> t.Any:

@@ -24,8 +24,9 @@ cdef class Session:
     cpdef bint proceed(self, wait) except -1
     cdef _turn(self, attempt, argument)
     cdef bint _guarded(self, attempt, argument) except -1
-    @cython.locals(handler=Handler, listener=MessageHandler, incoming=Incoming)
-    cdef _message(self, message)
-    cdef _reply(self, Handler handler, reply)
-    cdef _reply_one(self, Handler handler, reply)
-    cdef _as_message(self, Handler handler, reply)
+    @cython.locals(handler=Handler, listener=MessageHandler, heard=cython.bint)
+    cdef _message(self, Incoming incoming)
+    cdef _reply(self, Handler handler, reply, Incoming incoming=*)
+    cdef _reply_one(self, Handler handler, reply, Incoming incoming)
+    cdef _as_message(self, Handler handler, reply, Incoming incoming)
+    cdef _as_json(self, Handler handler, reply, Incoming incoming)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from contextlib import ExitStack
+from dataclasses import fields
 from dataclasses import is_dataclass
 from functools import partial
 from types import GeneratorType
@@ -15,6 +16,7 @@ from flask import Response
 from .connection import WebSocket
 from .context import ConnectionContext
 from .exceptions import ConnectionClosed
+from .exceptions import InvalidMessage
 from .handlers import Handler
 from .handlers import Handlers
 from .handlers import Incoming
@@ -58,8 +60,7 @@ class Session:
         self._clients = clients
         self._give_back = give_back
         self._loop = loop
-        # For the log, where a line of the client's must not begin a line.
-        self._path = repr(request.request.path)[1:-1]
+        self._path = request.request.path
         self._context = ConnectionContext(app, request, ws)
         self._logged: Exception | None = None
 
@@ -114,7 +115,7 @@ class Session:
         self.ws.abort(CloseCode.GOING_AWAY)
 
     def end(self) -> None:
-        """End the connection, whatever state it is in: ``on_close``, rooms, the last bytes."""
+        """End the connection in whatever state: tasks, ``on_close``, rooms, the last bytes."""
         # Each step whatever becomes of the one before.
         with ExitStack() as steps:
             steps.callback(self._give_back)
@@ -122,6 +123,7 @@ class Session:
             steps.callback(self.ws.leave_all)
             steps.callback(self._closed)
             steps.callback(self.ws.finish)
+            steps.callback(self.ws.end_tasks)
 
     def before_close(self) -> None:
         """Our side is about to close, still connected: the last replies."""
@@ -152,12 +154,13 @@ class Session:
         return True
 
     def _attempt_message(self, message: Message) -> None:
+        incoming = Incoming(message, self.app)
         try:
-            self._message(message)
+            self._message(incoming)
         except ConnectionClosed:
             raise
         except Exception as error:
-            self._answer(error)
+            self._answer(error, incoming)
 
     def _attempt(self, function: t.Callable[[], None]) -> None:
         try:
@@ -167,15 +170,17 @@ class Session:
         except Exception as error:
             self._answer(error)
 
-    def _answer(self, error: Exception) -> None:
+    def _answer(self, error: Exception, incoming: Incoming | None = None) -> None:
         """Let an error handler answer for *error*, or log and raise it."""
-        self._attempt_alone(partial(self._reply_to_error, error))
+        self._attempt_alone(partial(self._reply_to_error, error, incoming))
 
-    def _reply_to_error(self, error: Exception) -> None:
+    def _reply_to_error(self, error: Exception, incoming: Incoming | None) -> None:
         handler = self.handlers.error_handler(error)
+        if handler is None and isinstance(error, InvalidMessage):
+            handler = _INVALID
         if handler is None:
             raise error
-        self._reply(handler, handler.call(error, self.values))
+        self._reply(handler, handler.call(error, self.values), incoming)
 
     def _attempt_alone(self, function: t.Callable[[], object]) -> None:
         """Call *function*, for whose errors no error handler answers."""
@@ -190,19 +195,7 @@ class Session:
             raise
 
     def _log(self, error: Exception) -> None:
-        """Log *error* with its traceback and tell who watches, as Flask does for views."""
-        self.app.logger.error(
-            "Exception on socket %s of %s",
-            self.ws.id,
-            self._path,
-            exc_info=(type(error), error, error.__traceback__),
-        )
-        try:
-            got_request_exception.send(
-                self.app, _async_wrapper=self.app.ensure_sync, exception=error
-            )
-        except Exception:
-            self.app.logger.exception("A receiver of got_request_exception failed")
+        log_exception(self.app, self.ws.id, self._path, error)
 
     # What is done in a turn
 
@@ -225,48 +218,57 @@ class Session:
         for handler in self.handlers.on_close:
             self._guarded(self._attempt_alone, partial(handler.call, None, values))
 
-    def _message(self, message: Message) -> None:
+    def _message(self, incoming: Incoming) -> None:
+        message = incoming.message
         for handler in self.handlers.before_message:
             reply = handler.call(message, self.values)
             if reply is not None:
-                self._reply(handler, reply)
+                self._reply(handler, reply, incoming)
                 return
-        incoming = Incoming(message, self.app)
+        heard = False
         for listener in self.handlers.candidates(message):
+            if listener.is_catch_all and not heard and incoming.reading is not None:
+                incoming.reading.raise_misfit()
             reply = listener.hear(incoming, self.values)
             if reply is not UNHEARD:
+                heard = True
                 if reply is not None:
-                    self._reply(listener, reply)
+                    self._reply(listener, reply, incoming)
                 if self.handlers.match_one:
                     return
+        if not heard and incoming.reading is not None:
+            incoming.reading.raise_fault()
 
-    def _reply(self, handler: Handler, reply: t.Any) -> None:
-        """Send what *handler* returned; a generator's items as they come."""
+    def _reply(self, handler: Handler, reply: t.Any, incoming: Incoming | None = None) -> None:
+        """Send what *handler* returned; a generator's items as they come.
+
+        :param incoming: the message that it answers, if it does.
+        """
         if reply is None:
             return
         if type(reply) is str or not isinstance(reply, GeneratorType):
-            self._reply_one(handler, reply)
+            self._reply_one(handler, reply, incoming)
             return
         try:
             for item in reply:
                 if item is not None:
-                    self._reply_one(handler, item)
+                    self._reply_one(handler, item, incoming)
                     self.ws.flush()
                 if not self.ws.connected:
                     break  # nobody is there for the rest
         finally:
             reply.close()
 
-    def _reply_one(self, handler: Handler, reply: t.Any) -> None:
+    def _reply_one(self, handler: Handler, reply: t.Any, incoming: Incoming | None) -> None:
         for after in reversed(self.handlers.after_message):
             changed = after.call(reply, self.values)
             if changed is None:
                 return
             if changed is not reply:
                 handler, reply = after, changed
-        self.ws.reply(self._as_message(handler, reply))
+        self.ws.reply(self._as_message(handler, reply, incoming))
 
-    def _as_message(self, handler: Handler, reply: t.Any) -> Message:
+    def _as_message(self, handler: Handler, reply: t.Any, incoming: Incoming | None) -> Message:
         if isinstance(reply, (str, bytes)):
             return reply
         if isinstance(reply, (bytearray, memoryview)):
@@ -275,7 +277,7 @@ class Session:
             return response_message(reply, handler.name)
         if handler.replies_json and _is_json(reply):
             try:
-                return self.app.json.dumps(reply)
+                return self._as_json(handler, reply, incoming)
             except TypeError as error:
                 raise TypeError(f"{handler.name} returned what is no JSON: {error}") from error
         raise TypeError(
@@ -283,6 +285,33 @@ class Session:
             "Response such as jsonify() makes, a generator of these, or None for no reply."
             + ("" if handler.replies_json else " A dict is a reply in on_json.")
         )
+
+    def _as_json(self, handler: Handler, reply: t.Any, incoming: Incoming | None) -> str:
+        """*reply* as JSON text, with the ``id`` of what it answers unless it has its own."""
+        if handler.is_typed or (type(reply) is not dict and _is_typed(_first(reply))):
+            from .typed import encode
+
+            return encode(reply, None if incoming is None else incoming.message)
+        id = None if incoming is None else incoming.id()
+        return self.app.json.dumps(reply if id is None else _with_id(reply, id))
+
+
+def log_exception(app: Flask, id: str, path: str, error: Exception) -> None:
+    """Log *error* with its traceback and tell who watches, as Flask does for views.
+
+    :param id: that of the connection.
+    :param path: of its URL.
+    """
+    app.logger.error(
+        "Exception on socket %s of %s",
+        id,
+        repr(path)[1:-1],  # a newline of the client's must not begin a line of the log
+        exc_info=(type(error), error, error.__traceback__),
+    )
+    try:
+        got_request_exception.send(app, _async_wrapper=app.ensure_sync, exception=error)
+    except Exception:
+        app.logger.exception("A receiver of got_request_exception failed")
 
 
 def response_message(response: Response, name: str) -> Message:
@@ -302,4 +331,34 @@ def response_message(response: Response, name: str) -> Message:
 
 
 def _is_json(reply: t.Any) -> bool:
-    return isinstance(reply, (dict, list)) or (is_dataclass(reply) and not isinstance(reply, type))
+    return isinstance(reply, (dict, list)) or (
+        not isinstance(reply, type) and (is_dataclass(reply) or _is_typed(reply))
+    )
+
+
+def _is_typed(reply: t.Any) -> bool:
+    """Whether it is a Struct of msgspec, or a model or dataclass of pydantic."""
+    cls = type(reply)
+    return hasattr(cls, "__struct_fields__") or hasattr(cls, "__pydantic_serializer__")
+
+
+def _first(reply: t.Any) -> t.Any:
+    """What stands for all of a list."""
+    return reply[0] if isinstance(reply, list) and reply else reply
+
+
+def _with_id(reply: t.Any, id: t.Any) -> t.Any:
+    """*reply* with *id*, if it is an object without one."""
+    if is_dataclass(reply):
+        reply = {field.name: getattr(reply, field.name) for field in fields(reply)}
+    if isinstance(reply, dict) and "id" not in reply:
+        return {**reply, "id": id}
+    return reply
+
+
+def _describe(error: InvalidMessage) -> dict[str, t.Any]:
+    return {"error": {"path": error.path, "description": error.description}}
+
+
+#: Answers for an invalid message where no error handler does.
+_INVALID: t.Final = Handler(_describe, "error")

@@ -2,6 +2,7 @@
 
 WebSocketError
 |-- ConnectionClosed      there is no more to send to, or nothing left to receive
+|-- InvalidMessage        a message is not what its handler takes
 `-- HandshakeError        (also an HTTPException) the opening handshake is refused
     |-- BadHandshake      400
     |-- OriginNotAllowed  403
@@ -44,6 +45,26 @@ class ConnectionClosed(WebSocketError):
         return f"the connection is closed with code {self.code}" + (
             f": {self.reason}" if self.reason else ""
         )
+
+
+class InvalidMessage(WebSocketError):
+    """A message is no JSON, or does not fit the types that ``on_json`` was given.
+
+    The peer's mistake, so it is not logged: an ``errorhandler`` answers for it, or else a
+    JSON object that says the same does. A handler may raise it for mistakes that types do
+    not express.
+
+    :param path: where the fault is, such as ``$.items[2].price``; ``$`` is the message.
+    :param description: what is wrong there, such as ``expected float, got str``.
+    """
+
+    def __init__(self, path: str, description: str) -> None:
+        super().__init__(path, description)
+        self.path = path
+        self.description = description
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.description}"
 
 
 class HandshakeError(WebSocketError, HTTPException):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import types
 import typing as t
 import warnings
 
@@ -35,8 +36,13 @@ from .patterns import find_pump
 from .rooms import Clients
 from .rooms import Message
 from .rooms import Rooms
+from .tasks import spawn
+
+if t.TYPE_CHECKING:
+    from .typed import Types
 
 F = t.TypeVar("F", bound=t.Callable[..., t.Any])
+P = t.ParamSpec("P")
 Pattern = t.Union[str, bytes, "re.Pattern[str]", "re.Pattern[bytes]"]
 
 _EXTENSION = "websockets"
@@ -117,6 +123,7 @@ class WebSockets:
     ) -> None:
         self._endpoint = endpoint
         self._handlers = Handlers(match_one)
+        self._types: Types | None = None  # those of on_json
         self._rules: list[_Rule] = []
         #: Adds one rule to what this object is attached to; one for each.
         self._attached: list[t.Callable[[_Rule], None]] = []
@@ -198,6 +205,9 @@ class WebSockets:
         return decorator
 
     @t.overload
+    def on_json(self, type: type[t.Any] | types.UnionType, /) -> t.Callable[[F], F]: ...
+
+    @t.overload
     def on_json(self, function: F, /) -> F: ...
 
     @t.overload
@@ -207,20 +217,47 @@ class WebSockets:
         """Hear text messages that are JSON: ``@on_json`` all, or those that fit.
 
         The handler is given what the JSON says. What it returns is sent, a dict, list
-        or dataclass as JSON.
+        or dataclass as JSON, with the ``id`` of the message that it answers.
+
+        With a type, ``@on_json(Move)``, it is given the message as that type: a dataclass,
+        a TypedDict, a ``msgspec.Struct``, a model of pydantic, or a union of these. All
+        types of one endpoint are told apart by a tag. A message that does not fit is an
+        :exc:`.InvalidMessage`. Such handlers go behind those with filters and patterns, and
+        before those without.
 
         :param filters: a message fits if it is an object that has these keys with
             these values. Such handlers count as ones with a pattern.
-        :raises TypeError: if the handler wants a name that nothing can fill.
+        :raises TypeError: if the handler wants a name that nothing can fill, or the type
+            cannot be read or not be told from the others.
+        :raises ImportError: if there is a type, and msgspec is not installed.
         """
         if function is None:
             return lambda f: self._add_message(f, JSONHandler(f, filters))
-        if not callable(function) or isinstance(function, type):
+        if filters:
+            raise TypeError(f"on_json takes a type or filters, not both {function!r} and filters.")
+        if _is_type(function):
+            return self._on_type(function)
+        if not callable(function):
             raise TypeError(
-                "on_json takes filters by name, such as on_json(type='move'), "
+                "on_json takes a type, or filters by name, such as on_json(type='move'), "
                 f"not {function!r} by position."
             )
         return self._add_message(function, JSONHandler(function, {}))
+
+    def _on_type(self, type: t.Any) -> t.Callable[[F], F]:
+        from .typed import TypedHandler
+        from .typed import Types
+
+        union = self._types = self._types or Types()
+
+        def decorator(function: F) -> F:
+            handler = TypedHandler(function, type, union)
+            self._know(handler)
+            handler.join()
+            self._handlers.add_message_handler(handler)
+            return function
+
+        return decorator
 
     def route(self, path: str, *, endpoint: str | None = None) -> t.Callable[[F], F]:
         """Serve *path* with a loop: ``def raw(ws, room)`` reads and writes as it likes.
@@ -293,6 +330,23 @@ class WebSockets:
             return function
 
         return decorator
+
+    # From a handler
+
+    def spawn(self, function: t.Callable[P, t.Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call *function* beside the messages, in a greenlet or thread of its own.
+
+        It has ``ws`` and Flask's contexts as the handler has, with a ``g`` of its own, and
+        ends with the connection: a greenlet is killed where it waits; a thread ends where
+        it calls ``ws.send``, ``ws.receive`` or ``ws.sleep``, which raise
+        :exc:`.ConnectionClosed`. What it returns is ignored. An exception is logged and
+        closes the connection with 1011.
+
+        :raises RuntimeError: outside of a handler, or before the connection is open.
+        :raises ConnectionClosed: if the connection is closed.
+        :raises TypeError: if it is an async function.
+        """
+        spawn(function, args, kwargs)
 
     # From anywhere
 
@@ -488,6 +542,15 @@ def _warn_of(one: _Registered) -> None:
             filename,
             line,
         )
+
+
+def _is_type(one: t.Any) -> bool:
+    """Whether it is a class, a union, or what else stands for a type."""
+    return (
+        isinstance(one, (type, types.UnionType))
+        or t.get_origin(one) is not None
+        or hasattr(one, "__value__")  # type Message = Move | Say
+    )
 
 
 def _several(skip: t.Any) -> list[t.Any]:

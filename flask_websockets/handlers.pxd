@@ -10,6 +10,7 @@ cdef class Handler:
     cdef public object first
     cdef public bint takes_all
     cdef public bint replies_json
+    cdef public bint is_typed
     cdef public object names
     cdef public object required
     cdef public tuple order
@@ -46,8 +47,10 @@ cdef class Incoming:
     cdef object _app
     cdef object _json
     cdef bint _tried
+    cdef public object reading
 
     cpdef json(self)
+    cpdef id(self)
 
 
 cdef class Index:
@@ -69,6 +72,7 @@ cdef class Handlers:
     cdef public list on_close
     cdef public dict errors
     cdef list _patterns
+    cdef list _typed
     cdef list _catch_alls
     cdef Index _texts
     cdef Index _binaries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import typing as t
@@ -34,17 +35,15 @@ class Handler:
     """
 
     def __init__(self, function: t.Callable[..., t.Any], subject: str | None) -> None:
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"{_name(function)} is an async function. Handlers run in a greenlet or a "
-                "thread, not in an event loop: write it with def."
-            )
+        refuse_async(function)
         if not callable(function):
             raise TypeError(f"A handler is a function, not {function!r}.")
         self.function = function
         self.name = _name(function)
         #: Whether dicts, lists and dataclasses that it returns become JSON.
         self.replies_json = True
+        #: Whether these are encoded as typed messages are.
+        self.is_typed = False
         parameters = list(inspect.signature(function).parameters.values())
         self.subject = subject
         self.takes_subject = False
@@ -232,6 +231,8 @@ class Incoming:
         self._app = app
         self._json: t.Any = None
         self._tried = False
+        #: What the endpoint's types make of it, once one of them was asked; see ``typed``.
+        self.reading: t.Any = None
 
     def json(self) -> t.Any:
         """What the message says, or ``_NO_JSON``."""
@@ -244,6 +245,13 @@ class Incoming:
                 except (ValueError, RecursionError):
                     pass
         return self._json
+
+    def id(self) -> t.Any:
+        """The ``id`` of a message that is a JSON object; None if it has none."""
+        if not isinstance(self.message, str) or '"id"' not in self.message:
+            return None  # of most messages this is all that it costs
+        data = self.json()
+        return data.get("id") if isinstance(data, dict) else None
 
 
 class Handlers:
@@ -259,6 +267,7 @@ class Handlers:
         self.on_close: list[Handler] = []
         self.errors: dict[type[Exception], Handler] = {}
         self._patterns: list[MessageHandler] = []
+        self._typed: list[MessageHandler] = []
         self._catch_alls: list[MessageHandler] = []
         # Made when the first message comes: to make them for each handler that is
         # registered takes seconds for some thousands.
@@ -267,13 +276,16 @@ class Handlers:
 
     def add_message_handler(self, handler: MessageHandler) -> None:
         """Put *handler* behind the others of its kind."""
-        (self._catch_alls if handler.is_catch_all else self._patterns).append(handler)
+        if handler.is_catch_all:
+            self._catch_alls.append(handler)
+        else:
+            (self._typed if handler.is_typed else self._patterns).append(handler)
         self._texts = self._binaries = None
 
     @property
     def messages(self) -> list[MessageHandler]:
         """The handlers of messages, in the order in which they are tried."""
-        return self._patterns + self._catch_alls
+        return self._patterns + self._typed + self._catch_alls
 
     def candidates(self, message: Message) -> t.Sequence[MessageHandler]:
         """Those that may hear *message*, in order: all others certainly do not."""
@@ -331,6 +343,24 @@ class Index:
         if len(found) > 1:
             found = sorted(found)
         return [self._always[place] for place in found]
+
+
+def refuse_async(function: t.Any) -> None:
+    """Refuse what gives a coroutine or an asynchronous generator when it is called.
+
+    :raises TypeError: if *function* is such.
+    """
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not inspect.isroutine(inner):
+        inner = type(inner).__call__ if callable(inner) else None
+    inner = getattr(inner, "__func__", inner)  # of a method
+    if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
+        raise TypeError(
+            f"{_name(function)} is an async function. Handlers run in a greenlet or a "
+            "thread, not in an event loop: write it with def."
+        )
 
 
 def literal_prefix(pattern: re.Pattern[t.Any]) -> str | bytes:

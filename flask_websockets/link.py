@@ -99,6 +99,16 @@ class Link:
         self.look()
         self._transport.call(self._send, message)
 
+    def sleep(self, seconds: float) -> None:
+        """Wait, and raise as soon as nothing can be sent any more."""
+        self.require_open()
+        self._transport.call(self._sleep, monotonic() + seconds)
+
+    def start_task(self, function: t.Callable[[], object]) -> None:
+        """Call *function* in a task that ends with the connection."""
+        self.require_open()
+        self._transport.start_task(function)
+
     def reply(self, message: Message) -> None:
         """Send *message* from the task that serves, at the latest at :meth:`flush`."""
         self._holds_replies = True
@@ -227,6 +237,10 @@ class Link:
         self._set_closed(CloseCode.ABNORMAL_CLOSURE)
         self._before_close = None  # who calls us is told no more, and can be freed
 
+    def end_tasks(self) -> None:
+        """End the tasks that can be ended, and wait until they have."""
+        self._transport.end_tasks()
+
     def hang_up(self) -> None:
         """See to it that our last frame arrives before the transport is closed.
 
@@ -274,6 +288,30 @@ class Link:
             now = monotonic()
             if deadline is not None and now >= deadline and self._last_read >= deadline:
                 return None
+            if not self._read(self._time_left(now, deadline)):
+                self._keep_alive()
+
+    def _sleep(self, deadline: float) -> None:
+        # Who serves reads meanwhile, as nobody else does; up to the next message, so that
+        # its sender waits as during other work.
+        if self._transport.is_serving() and self._transport.begin_reading():
+            try:
+                self._listen(deadline)
+            finally:
+                self._transport.end_reading()
+        # Made before the look at the state: who closes after that finds it.
+        alarm = self._transport.alarm()
+        self.require_open()
+        alarm.wait(max(0.0, deadline - monotonic()))
+        self.require_open()
+
+    def _listen(self, deadline: float) -> None:
+        while not self._inbox:
+            self._settle()
+            self.require_open()
+            now = monotonic()
+            if now >= deadline:
+                return
             if not self._read(self._time_left(now, deadline)):
                 self._keep_alive()
 
@@ -475,6 +513,7 @@ class Link:
                 self.state = _CLOSING
                 self.code, self.reason = code, reason
                 self._close_until = monotonic() + self._config.close_timeout
+                self._transport.ring()
                 self._transport.queue(Protocol.encode_close(code, reason))
         finally:
             self._transport.unlock()
@@ -483,3 +522,4 @@ class Link:
         self.state = _CLOSED
         if self.code is None:
             self.code, self.reason = code, reason
+        self._transport.ring()  # those who wake are told the code

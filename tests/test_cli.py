@@ -5,6 +5,7 @@ import json
 import os
 import re
 import typing as t
+from dataclasses import dataclass
 
 import click
 import pytest
@@ -68,6 +69,11 @@ def line_of(function: t.Any) -> int:
     return int(function.__code__.co_firstlineno)
 
 
+@dataclass
+class Move:
+    x: int
+
+
 def test_routes_are_a_table(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(os.path.dirname(__file__))
     sockets = WebSockets(app)
@@ -88,6 +94,7 @@ def test_routes_are_a_table(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None
     sockets.after_message(again)
     sockets.on_message(anything)
     sockets.on_json(anything)
+    sockets.on_json(Move)(anything)
     sockets.on_message(r"^ECHO (?P<text>\w+)")(echo)
     sockets.on_json(type="say", n=1)(anything)
     sockets.errorhandler(ValueError)(wrong)
@@ -101,8 +108,9 @@ def test_routes_are_a_table(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None
         ("", "", "before_message", hook),
         ("", "", r"1. on_message(r'^ECHO (?P<text>\w+)')", echo),
         ("", "", "2. on_json(type='say', n=1)", anything),
-        ("", "", "3. on_message", anything),
-        ("", "", "4. on_json", anything),
+        ("", "", "3. on_json(Move)", anything),
+        ("", "", "4. on_message", anything),
+        ("", "", "5. on_json", anything),
         ("", "", "after_message", again),
         ("", "", "after_message", after),
         ("", "", "errorhandler(ValueError)", wrong),

@@ -11,6 +11,7 @@ cdef class Transport:
     cdef list _outbox
     cdef object _piece
     cdef int _flushers
+    cdef public object _alarm
     cdef public bint _closed
     cdef public bint is_reading
     cdef object __weakref__
@@ -26,6 +27,7 @@ cdef class Transport:
     cpdef flush_soon(self)
     cpdef lock(self)
     cpdef unlock(self)
+    cpdef ring(self)
     cpdef bint is_here(self) except -1
     cpdef bint is_serving(self) except -1
     cpdef _receive(self)

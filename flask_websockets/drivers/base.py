@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket as socket_module
 import ssl
+import threading
 import time
 import typing as t
 
@@ -54,6 +55,16 @@ class Life(t.Protocol):
         """What is done last."""
 
 
+class Alarm(t.Protocol):
+    """What sleepers wait on: an event of threads, or of gevent."""
+
+    def wait(self, timeout: float) -> object:
+        """Wait until it is set, or the time is up."""
+
+    def set(self) -> object:
+        """Wake all who wait, now and later."""
+
+
 class Transport:
     """The bytes of one connection.
 
@@ -74,6 +85,7 @@ class Transport:
         self._outbox: list[bytes] = []
         self._piece: bytes | memoryview = b""  # what of the outbox is being sent
         self._flushers = 0
+        self._alarm: Alarm | None = None  # for most connections there is none
         self._closed = False
         self.is_reading = False
         sock.settimeout(0)
@@ -217,6 +229,33 @@ class Transport:
         self.shut_down()
         self._closed = True
         self._let_go()
+
+    # Tasks beside the connection
+
+    def start_task(self, function: t.Callable[[], object]) -> None:
+        """Start *function* in a task of its own, from any task."""
+        self.spawn(function)
+
+    def end_tasks(self) -> None:
+        """End those of :meth:`start_task`, if the driver can, and wait until they have."""
+
+    def alarm(self) -> Alarm:
+        """What :meth:`ring` sets; to wait on where this connection's waiting is done."""
+        self.lock()
+        try:
+            if self._alarm is None:
+                self._alarm = self._make_alarm()
+            return self._alarm
+        finally:
+            self.unlock()
+
+    def ring(self) -> None:
+        """Wake who waits for the alarm. May be called between lock and unlock."""
+        if self._alarm is not None:
+            self._alarm.set()
+
+    def _make_alarm(self) -> Alarm:
+        return threading.Event()
 
     # What each driver does in its way
 

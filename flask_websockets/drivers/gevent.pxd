@@ -11,6 +11,7 @@ cdef class GeventTransport(Transport):
     cdef int _waiting
     cdef object _life
     cdef object _company
+    cdef set _tasks
 
     cdef _join(self, life)
     cdef _leave(self)

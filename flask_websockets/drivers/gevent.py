@@ -19,6 +19,7 @@ from gevent.hub import get_hub
 from gevent.monkey import get_original
 from gevent.monkey import is_module_patched
 
+from .base import Alarm
 from .base import Life
 from .base import T
 from .base import Transport
@@ -45,6 +46,9 @@ _READ_SIZE = 262144
 #: neither more often nor less often than this, in seconds.
 _SWEEPS, _SHORTEST_SWEEP, _LONGEST_SWEEP = 50, 0.02, 1.0
 
+#: Seconds that a task may take for what it does once it is killed.
+_TASK_END: t.Final = 1.0
+
 _local = get_original("threading", "local")()
 
 
@@ -62,6 +66,7 @@ class GeventTransport(Transport):
         self._greenlet = gevent.getcurrent()
         self._waiting = 0
         self._company: t.Any = None
+        self._tasks: set[gevent.Greenlet[..., object]] | None = None
 
     def serve(self, life: Life) -> bool:
         self._join(life)
@@ -107,6 +112,25 @@ class GeventTransport(Transport):
 
     def spawn(self, function: t.Callable[[], object]) -> None:
         gevent.spawn(function)
+
+    def start_task(self, function: t.Callable[[], object]) -> None:
+        self.call(self._start_task, function)
+
+    def _start_task(self, function: t.Callable[[], object]) -> None:
+        if self._tasks is None:
+            self._tasks = set()
+        task = gevent.spawn(function)
+        self._tasks.add(task)
+        task.rawlink(self._tasks.discard)
+
+    def end_tasks(self) -> None:
+        if self._tasks:
+            tasks = list(self._tasks)
+            gevent.killall(tasks, block=False)
+            gevent.joinall(tasks, timeout=_TASK_END)
+
+    def _make_alarm(self) -> Alarm:
+        return t.cast(Alarm, gevent.event.Event())
 
     def call_later(self, seconds: float, function: t.Callable[[], object]) -> None:
         gevent.spawn_later(seconds, function)

@@ -17,8 +17,9 @@ from pages import talk
 
 
 def test_readme_talks(serve):
-    messages = ["ECHO hello", b"\x01ab", "COUNT 3"]
-    assert talk(serve, "README.rst", "/", *messages) == ["hello", b"ba", "0", "1", "2"]
+    messages = ["ECHO hello", b"\x01ab", "COUNT 3", '{"x": 1, "y": 2}']
+    said = ["hello", b"ba", "0", "1", "2", '{"x":2,"y":1}']
+    assert talk(serve, "README.rst", "/", *messages) == said
     assert talk(serve, "README.rst", "/sum", "1", "2") == ["1", "3"]
     said = talk(serve, "README.rst", "/chat/tea?name=Ada", '{"type": "say", "text": "hi"}')
     assert [json.loads(one) for one in said] == [{"name": "Ada", "text": "hi"}]
@@ -29,6 +30,14 @@ def test_readme_talks(serve):
 def test_quickstart_talks(serve):
     assert talk(serve, "docs/quickstart.rst", "/games/7/moves", '"a1"') == [
         '{"game": 7, "moved": "a1"}'
+    ]
+    messages = [
+        '{"id": 1, "name": "tea", "price": 2.5, "count": 2}',
+        '{"id": 1, "name": "tea", "price": "2.5"}',
+    ]
+    assert talk(serve, "docs/quickstart.rst", "/shop", *messages) == [
+        '{"id":1,"name":"tea","total":5.0}',
+        '{"error": {"description": "expected float, got str", "path": "$.price"}, "id": 1}',
     ]
 
 

@@ -62,7 +62,7 @@ def test_json_talks(serve):
         '{"type": "join", "version": true}',
         "null",
         '{"type": "move", "x": 1, "y": 2}',
-        '{"type": "move", "x": 1}',
+        '{"type": "move", "y": 1}',
         "no JSON",
         b"{}",
     )
@@ -71,8 +71,8 @@ def test_json_talks(serve):
         {"type": "joined", "game": 7, "players": 1},
         unknown,
         unknown,
-        {"x": 2, "y": 1},
-        {"type": "error", "text": "x and y are whole numbers from 0 to 7"},
+        {"x": 1},
+        {"type": "error", "text": "x is a whole number from 0 to 7"},
         {"type": "error", "text": "Send JSON."},
         {"type": "error", "text": "Send JSON."},
     ]
@@ -97,10 +97,46 @@ def test_json_before_message_is_strict(serve):
 def test_json_questions_are_answered_by_id(serve):
     client = serve(run_page(ROOT / JSON)["app"]).connect("/rpc")
     assert says(client, '{"id": 1, "call": "add", "a": 2, "b": 3}') == {"id": 1, "result": 5}
-    refused = {"id": "x", "error": "a and b are whole numbers"}
-    assert says(client, '{"id": "x", "call": "add", "a": "2"}') == refused
-    assert says(client, '{"id": 3, "call": "no"}')["error"] == "There is no such call."
-    assert says(client, "[]") == {"id": None, "error": "There is no such call."}
+
+    def error(path, description):
+        return {"path": path, "description": description}
+
+    assert says(client, '{"id": "x", "call": "add", "a": "2"}') == {
+        "id": "x",
+        "error": error("$.a", "expected int, got str"),
+    }
+    assert says(client, '{"id": 3, "call": "no"}') == {
+        "id": 3,
+        "error": error("$.call", 'expected "add" or "divide", got "no"'),
+    }
+    assert says(client, '{"id": 4, "call": "divide", "a": 1, "b": 0}') == {
+        "id": 4,
+        "error": error("$.b", "expected another number, got 0"),
+    }
+    assert says(client, "[]") == {"error": error("$", "expected object, got array")}
+
+
+def test_json_types(serve):
+    server = serve(run_page(ROOT / JSON)["app"])
+    client = server.connect("/shop")
+    client.send('{"type": "order", "items": [{"price": 2.5}]}')
+    assert client.recv() == '{"type":"sum","total":2.5}'
+    client.send('{"id": 7, "type": "cancel", "number": 1}')
+    assert client.recv() == '{"id":7,"cancelled":1}'
+    items = '[{"price": 1}, {"price": 1}, {"price": "1"}]'
+    assert says(client, f'{{"type": "order", "items": {items}}}') == {
+        "error": {"path": "$.items[2].price", "description": "expected float, got str"}
+    }
+    assert says(client, '{"type": "buy"}')["error"] == {
+        "path": "$.type",
+        "description": 'expected "order" or "cancel", got "buy"',
+    }
+    client = server.connect("/board")
+    assert says(client, '{"x": 1, "y": 2}') == {"x": 2, "y": 1}
+    assert [says(client, f'{{"x": {x}, "y": 0}}') for x in (8, 0)] == [
+        {"type": "error", "where": "$", "what": "x and y are from 0 to 7"},
+        {"type": "error", "where": "$.x", "what": "expected a free square, got a taken one"},
+    ]
 
 
 # Rooms
@@ -222,7 +258,7 @@ def test_a_task_lets_the_client_be_heard(serve):
     client.send('{"type": "stop", "id": 5}')
     while "percent" in (said := says(client)):
         pass
-    assert said == {"stopped": 5}
+    assert said == {"id": 5, "stopped": True}
 
 
 def test_a_loop_ends_when_the_client_leaves(serve):
