@@ -127,6 +127,10 @@ def test_gevent_is_imported_by_its_driver_only() -> None:
     assert importers("gevent", "geventwebsocket") == expected
 
 
+def test_msgspec_is_imported_where_types_are_read_only() -> None:
+    assert importers("msgspec", "pydantic") == {"flask_websockets.typed", "flask_websockets.faults"}
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if layer(module) == "protocol"])
 def test_the_protocol_imports_the_standard_library_and_itself(module: str) -> None:
     for name in imports(module):
