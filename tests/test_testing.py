@@ -990,6 +990,39 @@ def test_a_handler_that_takes_long_reaches_others(app, client, sockets, monkeypa
             socket.receive_nothing()
 
 
+def test_a_handler_that_sleeps_keeps_what_comes_meanwhile(client, sockets):
+    @sockets.on_message
+    def answer(message):
+        ws.sleep(0.01)
+        return f"slept over {message}"
+
+    with connect(client) as socket:
+        socket.send("one")
+        socket.send("two")
+        assert [socket.receive(), socket.receive()] == ["slept over one", "slept over two"]
+
+
+def test_a_task_is_told_that_its_connection_closed(client, sockets):
+    ended = threading.Event()
+
+    def work(word):
+        ws.send(word)
+        try:
+            ws.sleep(60)
+        except ConnectionClosed as closed:
+            assert closed.code == 1000
+            ended.set()
+
+    @sockets.on_message
+    def begin(message):
+        sockets.spawn(work, message)
+
+    with connect(client) as socket:
+        socket.send("at work")
+        assert socket.receive() == "at work"
+    assert ended.wait(10)
+
+
 def test_a_loop_that_polls(app, client, monkeypatch):
     monkeypatch.setattr(memory, "PATIENCE", 0.05)
     sockets = WebSockets(app, path=None)

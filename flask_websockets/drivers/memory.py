@@ -18,6 +18,7 @@ from functools import partial
 
 import greenlet
 
+from .base import Alarm
 from .base import Life
 from .base import READ_SIZE
 from .base import T
@@ -211,6 +212,9 @@ class MemoryTransport(Transport):
     def spawn(self, function: t.Callable[[], object]) -> None:
         threading.Thread(target=function, daemon=True).start()
 
+    def _make_alarm(self) -> Alarm:
+        return MemoryAlarm(self._wait, self._exchange.wake)
+
     def call_later(self, seconds: float, function: t.Callable[[], object]) -> None:
         if not self.is_over:
             self._later.append((time.monotonic() + seconds, function))
@@ -359,6 +363,32 @@ class MemoryTransport(Transport):
         finally:
             self.unlock()
         return data
+
+
+class MemoryAlarm:
+    """What sleepers of a connection wait on: its greenlet hands over meanwhile.
+
+    :param wait: the transport's way to wait until something holds.
+    :param wake: called when it is set.
+    """
+
+    def __init__(
+        self,
+        wait: t.Callable[[t.Callable[[], bool], float | None], bool],
+        wake: t.Callable[[], None],
+    ) -> None:
+        self._wait = wait
+        self._wake = wake
+        self._is_set = False
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is set, or the time is up."""
+        return self._wait(lambda: self._is_set, timeout)
+
+    def set(self) -> None:
+        """Wake all who wait, now and later."""
+        self._is_set = True
+        self._wake()
 
 
 class Exchange:
