@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import typing as t
 from contextlib import ExitStack
 from dataclasses import is_dataclass
@@ -20,6 +21,7 @@ from .handlers import Handlers
 from .handlers import Incoming
 from .handlers import UNHEARD
 from .handlers import Values
+from .interrupts import is_interrupt
 from .protocol import CloseCode
 from .rooms import Clients
 from .rooms import Message
@@ -57,7 +59,8 @@ class Session:
         self._loop = loop
         self._path = request.request.path
         self._context = ConnectionContext(app, request, ws)
-        self._logged: Exception | None = None
+        # Several, as turns may be within one another or beside: see ConnectionContext.run.
+        self._logged: list[BaseException] = []
 
     # The connection's life, for the driver
 
@@ -94,8 +97,8 @@ class Session:
                 if message is None:
                     break
                 self._turn(self._attempt_message, message)
-        except RuntimeError as error:
-            # A task that a handler started receives in our place.
+        except Exception as error:
+            # A RuntimeError: a task that a handler started receives in our place.
             self._log(error)
             self.ws.close(CloseCode.INTERNAL_ERROR)
         self.ws.flush()
@@ -113,6 +116,7 @@ class Session:
         """End the connection, whatever state it is in: ``on_close``, rooms, the last bytes."""
         # Each step whatever becomes of the one before.
         with ExitStack() as steps:
+            steps.callback(self._logged.clear)  # their tracebacks refer to all of this
             steps.callback(self.ws.hang_up)
             steps.callback(self.ws.leave_all)
             steps.callback(self._closed)
@@ -139,10 +143,10 @@ class Session:
             self._context.run(attempt, argument)
         except ConnectionClosed:
             pass  # it meant to send to who has left, and ends quietly
-        except Exception as error:
-            if error is not self._logged:
-                self._log(error)  # a teardown function's
-            self._logged = None
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            self._log_once(error)  # a teardown function's, unless it is logged
             return False
         return True
 
@@ -151,7 +155,7 @@ class Session:
             self._message(message)
         except ConnectionClosed:
             raise
-        except Exception as error:
+        except BaseException as error:
             self._answer(error)
 
     def _attempt(self, function: t.Callable[[], None]) -> None:
@@ -159,18 +163,23 @@ class Session:
             function()
         except ConnectionClosed:
             raise
-        except Exception as error:
+        except BaseException as error:
             self._answer(error)
 
-    def _answer(self, error: Exception) -> None:
+    def _answer(self, error: BaseException) -> None:
         """Let an error handler answer for *error*, or log and raise it."""
-        self._attempt_alone(partial(self._reply_to_error, error))
-
-    def _reply_to_error(self, error: Exception) -> None:
         handler = self.handlers.error_handler(error)
-        if handler is None:
-            raise error
-        self._reply(handler, handler.call(error, self.values))
+        try:
+            if handler is None:
+                raise error
+            self._reply(handler, handler.call(error, self.values))
+        except ConnectionClosed:
+            raise
+        except BaseException as failure:
+            self._note(failure)
+            raise
+        finally:
+            del error  # its traceback may refer to this frame
 
     def _attempt_alone(self, function: t.Callable[[], object]) -> None:
         """Call *function*, for whose errors no error handler answers."""
@@ -178,26 +187,41 @@ class Session:
             function()
         except ConnectionClosed:
             raise
-        except Exception as error:
-            # Here and not above: loggers can see the request.
-            self._log(error)
-            self._logged = error
+        except BaseException as error:
+            self._note(error)
             raise
 
-    def _log(self, error: Exception) -> None:
+    def _note(self, error: BaseException) -> None:
+        """Log *error* within the turn, for loggers that look at the request."""
+        if not is_interrupt(error):
+            self._log(error)
+            self._logged.append(error)
+
+    def _log_once(self, error: BaseException) -> None:
+        for logged in self._logged:
+            if logged is error:
+                return
+        self._log(error)
+
+    def _log(self, error: BaseException) -> None:
         """Log *error* with its traceback and tell who watches, as Flask does for views."""
-        self.app.logger.error(
-            "Exception on socket %s of %s",
-            self.ws.id,
-            self._path,
-            exc_info=(type(error), error, error.__traceback__),
-        )
+        self._write("Exception on socket %s of %s", error, self.ws.id, self._path)
         try:
             got_request_exception.send(
                 self.app, _async_wrapper=self.app.ensure_sync, exception=error
             )
+        except BaseException as failure:
+            if is_interrupt(failure):
+                raise
+            self._write("A receiver of got_request_exception failed", failure)
+
+    def _write(self, sentence: str, error: BaseException, *args: object) -> None:
+        exc_info = (type(error), error, error.__traceback__)
+        try:
+            self.app.logger.error(sentence, *args, exc_info=exc_info)
         except Exception:
-            self.app.logger.exception("A receiver of got_request_exception failed")
+            # A filter or handler of the logger's; its context is the error that it got.
+            traceback.print_exc()
 
     # What is done in a turn
 

@@ -230,7 +230,7 @@ class Handlers:
         handlers = self._patterns + self._catch_alls
         return Index([one for one in handlers if not isinstance(one.prefix, unheard)])
 
-    def error_handler(self, error: Exception) -> Handler | None:
+    def error_handler(self, error: BaseException) -> Handler | None:
         """The handler for the nearest class of *error*."""
         for cls in type(error).__mro__:
             if cls in self.errors:

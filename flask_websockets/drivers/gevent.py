@@ -41,6 +41,30 @@ _SWEEPS, _SHORTEST_SWEEP, _LONGEST_SWEEP = 50, 0.02, 1.0
 _local = get_original("threading", "local")()
 
 
+class _Ended:
+    """In the place of a life that is over, which would refer to the transport in a circle."""
+
+    due = math.inf
+
+    def start(self) -> bool:
+        return False
+
+    def proceed(self, wait: bool) -> bool:
+        return False
+
+    def go_away(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+_ENDED: t.Final = _Ended()
+
+
 class GeventTransport(Transport):
     """Waits in gevent's hub.
 
@@ -54,6 +78,7 @@ class GeventTransport(Transport):
         self._thread = _native_thread()
         self._greenlet = gevent.getcurrent()
         self._waiting = 0
+        self._life: Life = _ENDED  # until it is served
         self._members: set[Member] = set()
 
     def serve(self, life: Life) -> bool:
@@ -62,6 +87,7 @@ class GeventTransport(Transport):
         try:
             return super().serve(life)
         finally:
+            self._life = _ENDED
             self._members.discard(self)
 
     def go_away(self) -> None:
@@ -94,7 +120,7 @@ class GeventTransport(Transport):
 
         self._hub.loop.run_callback_threadsafe(start)
         done.acquire()
-        return t.cast(T, _release(greenlet[0].value))
+        return t.cast(T, _release(greenlet.pop().value))
 
     def call_soon(self, function: t.Callable[[T], object], argument: T) -> None:
         self._hub.loop.run_callback_threadsafe(function, argument)
@@ -194,8 +220,12 @@ class EventTransport(GeventTransport):
             self.kill()
             self._over.wait(1)
             raise
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # whose traceback refers to this frame
         return True
 
     def _detach(self) -> bool:
@@ -300,6 +330,7 @@ class EventTransport(GeventTransport):
         try:
             self._life.end()
         finally:
+            self._life = _ENDED
             self.close()
             if self._over is not None:
                 self._over.set()
@@ -390,7 +421,13 @@ class Dispatcher:
             if len(idle) >= self._SPARE:
                 return
             idle.append(current)
-            wait()
+            try:
+                wait()
+            except BaseException:
+                # Thrown by what a handler left behind, as a Timeout that it has not closed:
+                # who is not there any more must not be woken up.
+                idle.remove(current)
+                raise
 
     def _step_next(self, current: t.Any) -> None:
         transport = self._ready.popleft()
@@ -431,6 +468,9 @@ def _capture(function: t.Callable[..., t.Any], args: tuple[t.Any, ...]) -> tuple
 
 def _release(outcome: tuple[t.Any, BaseException | None]) -> t.Any:
     value, error = outcome
-    if error is not None:
-        raise error
-    return value
+    try:
+        if error is not None:
+            raise error
+        return value
+    finally:
+        del outcome, error  # whose traceback refers to this frame

@@ -1063,6 +1063,33 @@ def test_those_behind_a_handler_that_ends_its_greenlet(app, sockets, serve, clos
     wait_until(lambda: len(closes) == 10, "on_close of each")
 
 
+def test_a_timeout_that_a_handler_left_behind(app, sockets, serve, capfd):
+    # It is raised in the greenlet that ran the handler, which waits for others meanwhile.
+    @sockets.on_message("leave it")
+    def leave():
+        gevent.Timeout.start_new(0.01)
+
+    @sockets.on_message
+    def echo(message):
+        return message
+
+    server = serve(app)
+    other, client = server.connect(), server.connect()
+    printed: list[str] = []
+
+    def is_raised():
+        printed.append(capfd.readouterr().err)
+        return "".join(printed).count("Timeout: 0.01") == len(raised)
+
+    raised: list[int] = []
+    for count in range(3):
+        raised.append(count)
+        assert ask(client, "leave it") == "leave it"
+        wait_until(is_raised, "the timeout is raised")
+        assert ask(other, str(count)) == str(count)
+        assert ask(client, str(count)) == str(count)
+
+
 # Keepalive
 
 
