@@ -23,6 +23,7 @@ class Config:
     send_buffer: int = 1 << 20
     slow_client: t.Literal["close", "drop"] = "close"
     close_timeout: float = 5.0
+    drain_timeout: float = 10.0
     subprotocols: tuple[str, ...] = ()
 
     @classmethod
@@ -125,5 +126,6 @@ _READERS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "send_buffer": _size,
     "slow_client": _slow_client,
     "close_timeout": _seconds,
+    "drain_timeout": _seconds,
     "subprotocols": _subprotocols,
 }

@@ -104,9 +104,9 @@ class Session:
         self.ws.flush()
         return self.ws.is_open
 
-    def go_away(self) -> None:
+    def go_away(self, code: int) -> None:
         """The server stops: start the closing handshake."""
-        self.ws.close(CloseCode.GOING_AWAY)
+        self.ws.close(code)
 
     def abort(self) -> None:
         """The server ends the task that serves: no time for a closing handshake."""

@@ -86,6 +86,7 @@ class Link:
         self._alive_until = math.inf  # when to ping, or to give up if a ping is out
         self._interval = config.ping_interval
         transport.stall = config.stall_timeout
+        transport.drain = config.drain_timeout
         self._heard(time.monotonic())
 
     # For everybody: each may wait, and is called from any thread or greenlet

@@ -27,6 +27,7 @@ DEFAULTS = {
     "send_buffer": MIB,
     "slow_client": "close",
     "close_timeout": 5.0,
+    "drain_timeout": 10.0,
     "subprotocols": (),
 }
 
@@ -58,6 +59,7 @@ def test_the_keys_of_others_are_left_alone() -> None:
         ("ping_timeout", 3, 3.0),
         ("ping_timeout", 0.001, 0.001),
         ("close_timeout", 1, 1.0),
+        ("drain_timeout", 0.5, 0.5),
         ("close_timeout", 86_400.0, 86_400.0),
         ("slow_client", "close", "close"),
         ("slow_client", "drop", "drop"),
@@ -97,6 +99,7 @@ NO_SECONDS = [0, 0.0, -1, -0.5, True, False, "20", [20], 1e9, float("inf"), floa
         *[("ping_interval", value, f"{SECONDS}, or None for no pings") for value in NO_SECONDS],
         *[("ping_timeout", value, SECONDS) for value in [*NO_SECONDS, None]],
         *[("close_timeout", value, SECONDS) for value in [*NO_SECONDS, None]],
+        *[("drain_timeout", value, SECONDS) for value in [*NO_SECONDS, None]],
         *[
             ("slow_client", value, "'close' or 'drop'")
             for value in (None, "", "CLOSE", "wait", True, 1, ["close"])
@@ -179,6 +182,7 @@ def test_all_keys_at_once() -> None:
         "send_buffer": 5,
         "slow_client": "drop",
         "close_timeout": 6.0,
+        "drain_timeout": 7.0,
         "subprotocols": ("chat",),
     }
     assert read(**{**values, "compression": {"level": 1}}) == Config(**values)

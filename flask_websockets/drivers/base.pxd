@@ -5,6 +5,7 @@ cimport cython
 cdef class Transport:
     cdef public Py_ssize_t unsent
     cdef public object stall
+    cdef public double drain
     cdef public object _socket
     cdef bytes _early
     cdef list _outbox

@@ -9,6 +9,7 @@ kernel what it takes; :meth:`Transport.flush` waits for the rest, or
 
 from __future__ import annotations
 
+import math
 import socket as socket_module
 import ssl
 import time
@@ -44,14 +45,38 @@ class Life(t.Protocol):
         :return: whether it is to be called again.
         """
 
-    def go_away(self) -> None:
-        """The server stops: start the closing handshake, from any task."""
+    def go_away(self, code: int) -> None:
+        """The server stops: start the closing handshake with *code*, from any task."""
 
     def abort(self) -> None:
-        """The server ends the task that serves; :meth:`end` is still called."""
+        """The server waits no longer, or ends the task that serves; :meth:`end` is still called."""
 
     def end(self) -> None:
         """What is done last."""
+
+
+class Ended:
+    """In the place of a life that is over, which would refer to the transport in a circle."""
+
+    due = math.inf
+
+    def start(self) -> bool:
+        return False
+
+    def proceed(self, wait: bool) -> bool:
+        return False
+
+    def go_away(self, code: int) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+ENDED: t.Final = Ended()
 
 
 class Transport:
@@ -67,6 +92,8 @@ class Transport:
         self._early = early
         #: Seconds that may pass without a byte being taken, before the peer is given up.
         self.stall: float | None = None
+        #: Seconds that the closing handshake may take when the server stops.
+        self.drain = 0.0
         #: How many queued bytes the kernel has not taken yet.
         self.unsent = 0
         self._outbox: list[bytes] = []

@@ -10,7 +10,10 @@ cdef class GeventTransport(Transport):
     cdef object _greenlet
     cdef int _waiting
     cdef object _life
-    cdef set _members
+    cdef object _company
+
+    cdef _join(self, life)
+    cdef _leave(self)
 
 
 cdef class EventTransport(GeventTransport):

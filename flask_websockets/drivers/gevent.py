@@ -16,13 +16,18 @@ import gevent.hub
 import gevent.ssl
 from gevent.hub import get_hub
 from gevent.monkey import get_original
+from gevent.monkey import is_module_patched
 
+from .base import ENDED
 from .base import Life
 from .base import T
 from .base import Transport
+from .process import current_process
+from .process import Process
 from .pywsgi import can_forget_socket
-from .pywsgi import join_server
-from .pywsgi import Member
+from .pywsgi import company_of_server
+from .pywsgi import current_server
+from .stopping import Company
 
 # The real ones, whether or not the program is monkey-patched.
 _native_thread = get_original("threading", "get_ident")
@@ -41,30 +46,6 @@ _SWEEPS, _SHORTEST_SWEEP, _LONGEST_SWEEP = 50, 0.02, 1.0
 _local = get_original("threading", "local")()
 
 
-class _Ended:
-    """In the place of a life that is over, which would refer to the transport in a circle."""
-
-    due = math.inf
-
-    def start(self) -> bool:
-        return False
-
-    def proceed(self, wait: bool) -> bool:
-        return False
-
-    def go_away(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-
-_ENDED: t.Final = _Ended()
-
-
 class GeventTransport(Transport):
     """Waits in gevent's hub.
 
@@ -78,21 +59,20 @@ class GeventTransport(Transport):
         self._thread = _native_thread()
         self._greenlet = gevent.getcurrent()
         self._waiting = 0
-        self._life: Life = _ENDED  # until it is served
-        self._members: set[Member] = set()
+        self._life: Life = ENDED  # until it is served
+        self._company: t.Any = None
 
     def serve(self, life: Life) -> bool:
-        self._life = life
-        self._members = join_server(self)
+        self._join(life)
         try:
             return super().serve(life)
         finally:
-            self._life = _ENDED
-            self._members.discard(self)
+            self._life = ENDED
+            self._leave()
 
-    def go_away(self) -> None:
+    def go_away(self, code: int) -> None:
         """The server stops: start the closing handshake."""
-        self._life.go_away()
+        self._life.go_away(code)
 
     def kill(self) -> None:
         """End the greenlet that serves it, by an exception: it waits for too long."""
@@ -134,6 +114,16 @@ class GeventTransport(Transport):
     def is_serving(self) -> bool:
         return gevent.getcurrent() is self._greenlet
 
+    def _join(self, life: Life) -> None:
+        self._life = life
+        self._company = company()
+        if self._company is not None:
+            self._company.join(self)
+
+    def _leave(self) -> None:
+        if self._company is not None:
+            self._company.leave(self)
+
     def _let_go(self) -> None:
         # libev aborts the process if a descriptor is closed under a watcher.
         while self._waiting:
@@ -159,6 +149,22 @@ class GeventTransport(Transport):
         finally:
             watcher.close()
             self._waiting -= 1
+
+
+def company() -> Company | Process | None:
+    """Who tells a connection of the current greenlet that its server stops."""
+    of_server = company_of_server()
+    if of_server is None and is_module_patched("threading"):
+        return current_process()  # a server of threads, which are greenlets
+    return of_server
+
+
+def is_stopping() -> bool:
+    """Whether the server of the current greenlet takes no more connections."""
+    server = current_server()
+    if server is not None:
+        return bool(server.closed)
+    return is_module_patched("threading") and current_process().is_stopping
 
 
 def open_transport(sock: t.Any, early: bytes, handler: t.Any) -> Transport:
@@ -195,8 +201,7 @@ class EventTransport(GeventTransport):
         self._over: gevent.event.Event | None = None  # for a greenlet that waits for the end
 
     def serve(self, life: Life) -> bool:
-        self._life = life
-        self._members = join_server(self)
+        self._join(life)
         going = False
         try:
             going = life.start()
@@ -330,13 +335,13 @@ class EventTransport(GeventTransport):
         try:
             self._life.end()
         finally:
-            self._life = _ENDED
+            self._life = ENDED
             self.close()
             if self._over is not None:
                 self._over.set()
             elif self._watcher is not None:
                 self._socket.close()  # a descriptor of our own
-            self._members.discard(self)  # last: a server that stops waits for it
+            self._leave()  # last: a server that stops waits for it
 
     def kill(self) -> None:
         self._killed = True

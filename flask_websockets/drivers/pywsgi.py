@@ -6,7 +6,6 @@ Knows gevent's pywsgi, the servers that are built on it, and gevent-websocket's 
 from __future__ import annotations
 
 import functools
-import time
 import typing as t
 
 import gevent
@@ -14,40 +13,33 @@ from gevent.baseserver import BaseServer
 from gevent.hub import get_hub
 from gevent.pywsgi import WSGIHandler
 
-#: How long a server that stops waits for its connections, in seconds.
-_FAREWELL = 10.0
+from .process import gunicorn_worker
+from .stopping import Company
+from .stopping import GOING_AWAY
 
-#: The attribute of a server that holds what is to be told when it stops.
-_MEMBERS = "_flask_websockets"
-
-
-class Member(t.Protocol):
-    """A connection, as far as its server is concerned."""
-
-    def go_away(self) -> None:
-        """Start the closing handshake; may wait."""
-
-    def kill(self) -> None:
-        """End it without waiting."""
+#: The attribute of a server that holds its connections.
+_COMPANY = "_flask_websockets"
 
 
-def join_server(member: Member) -> set[Member]:
-    """Let the server that serves the current greenlet tell *member* when it stops.
+def company_of_server() -> Company | None:
+    """The connections of the server that serves the current greenlet.
 
-    :return: the server's members, for *member* to be taken out of when it is over.
+    They are dismissed once it stops.
+
+    :return: None where no server of gevent's serves it.
     """
-    server = _current_server()
+    server = current_server()
     if server is None:
-        return set()
-    members: set[Member] = server.__dict__.setdefault(_MEMBERS, set())
-    if "close" not in server.__dict__:
+        return None
+    company: Company | None = server.__dict__.get(_COMPANY)
+    if company is None:
+        company = server.__dict__[_COMPANY] = Company(gevent.spawn, gevent.sleep)
         # Both stop() and gunicorn's workers call it first.
-        server.close = functools.partial(_close, server.close, members)
-    members.add(member)
-    return members
+        server.close = functools.partial(_close, server.close, company)
+    return company
 
 
-def _current_server() -> t.Any:
+def current_server() -> t.Any:
     """The server that has spawned the current greenlet, which knows it by its last argument."""
     for argument in getattr(gevent.getcurrent(), "args", ()):
         owner = getattr(argument, "__self__", None)
@@ -56,23 +48,13 @@ def _current_server() -> t.Any:
     return None
 
 
-def _close(close: t.Callable[[], None], members: set[Member]) -> None:
+def _close(close: t.Callable[[], None], company: Company) -> None:
     """Close a server's listener, and then its connections with 1001."""
     close()
-    if not members or gevent.getcurrent() is get_hub():
+    if not len(company) or gevent.getcurrent() is get_hub():
         return  # nobody there, or a fatal error of the listener, which the others outlive
-    deadline = time.monotonic() + _FAREWELL
-    for member in list(members):
-        gevent.spawn(member.go_away)
-    _wait_for_end(members, deadline)
-    for member in list(members):
-        member.kill()  # its handler still waits
-    _wait_for_end(members, time.monotonic() + 1)
-
-
-def _wait_for_end(members: set[Member], deadline: float) -> None:
-    while members and time.monotonic() < deadline:
-        gevent.sleep(0.01)
+    worker = gunicorn_worker()
+    company.dismiss(GOING_AWAY, bool if worker is None else worker.is_hurried)
 
 
 def can_forget_socket(handler: t.Any) -> bool:

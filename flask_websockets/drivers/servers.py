@@ -13,6 +13,7 @@ import ssl
 import typing as t
 
 from .base import Transport
+from .process import current_process
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -36,6 +37,15 @@ class Lease(t.NamedTuple):
     sock: socket.socket
     take_early: t.Callable[[], bytes]
     theirs: t.Any = None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server is about to end, and takes no more connections."""
+        if _is_gevent(self.sock):
+            from .gevent import is_stopping
+
+            return is_stopping()
+        return current_process().is_stopping
 
     def open(self, start_response: StartResponse) -> Transport:
         """Take the socket over for good.

@@ -6,9 +6,13 @@ import select
 import socket
 import threading
 import typing as t
+from contextlib import suppress
 
+from .base import ENDED
+from .base import Life
 from .base import T
 from .base import Transport
+from .process import current_process
 
 
 class ThreadTransport(Transport):
@@ -18,6 +22,26 @@ class ThreadTransport(Transport):
         super().__init__(sock, early)
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
+        self._life: Life = ENDED  # until it is served
+
+    def serve(self, life: Life) -> bool:
+        self._life = life
+        process = current_process()
+        process.join(self)
+        try:
+            return super().serve(life)
+        finally:
+            self._life = ENDED
+            process.leave(self)
+
+    def go_away(self, code: int) -> None:
+        """The process ends: start the closing handshake."""
+        self._life.go_away(code)
+
+    def kill(self) -> None:
+        """End the connection, which wakes its thread up if that waits for the peer."""
+        self._life.abort()
+        self.shut_down()
 
     def lock(self) -> None:
         self._lock.acquire()
@@ -35,12 +59,10 @@ class ThreadTransport(Transport):
         function(argument)
 
     def spawn(self, function: t.Callable[[], object]) -> None:
-        threading.Thread(target=function, daemon=True).start()
+        _start(threading.Thread(target=function))
 
     def call_later(self, seconds: float, function: t.Callable[[], object]) -> None:
-        timer = threading.Timer(seconds, function)
-        timer.daemon = True
-        timer.start()
+        _start(threading.Timer(seconds, function))
 
     def is_serving(self) -> bool:
         return threading.get_ident() == self._thread
@@ -61,3 +83,9 @@ class ThreadTransport(Transport):
         poll.register(self._socket, event)
         # Rounded up: a wait that ends early would look again, and again.
         return bool(poll.poll(None if timeout is None else int(timeout * 1000) + 1))
+
+
+def _start(thread: threading.Thread) -> None:
+    thread.daemon = True
+    with suppress(RuntimeError):  # the process ends, which starts no thread any more
+        thread.start()

@@ -194,8 +194,6 @@ def start_unit(start: Start, folder: Path, name: str, **changes: str) -> Process
 
 @pytest.mark.parametrize("name", UNITS)
 def test_a_unit_serves_and_stops_with_1001(start: Start, tmp_path: Path, name: str):
-    if "gthread" in read_unit(name)["ExecStart"]:
-        (tmp_path / "gunicorn.conf.py").write_text(FILES["gunicorn.conf.py"])
     server = start_unit(start, tmp_path, name)
     client = echo(server)
     assert json.loads(server.request("/health")[2]) == {"sockets": 1}
@@ -206,16 +204,7 @@ def test_a_unit_serves_and_stops_with_1001(start: Start, tmp_path: Path, name: s
     assert "Traceback" not in server.log()
 
 
-def test_threads_of_gunicorn_without_the_file_are_cut(start: Start, tmp_path: Path):
-    server = start_unit(start, tmp_path, "hello-threads.service", graceful_timeout="1")
-    client = echo(server)
-    server.process.send_signal(signal.SIGTERM)
-    assert wait_for_close(client) == 1006
-    server.process.wait(TIMEOUT)
-    assert "closed" not in server.log()
-
-
-@pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi"])
+@pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi", "gthread"])
 def test_a_reload_closes_the_sockets_of_the_old_worker(
     start: Start, tmp_path: Path, monkeypatch, worker: str
 ):

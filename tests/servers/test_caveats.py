@@ -1,7 +1,7 @@
 """What WebSockets in Flask were once known not to do, on each server.
 
 Most of it is tested elsewhere: TLS and cookies in the contract, blueprints in
-``test_extension.py``, sessions in ``test_context.py``, a reload of ``flask run`` in
+``test_extension.py``, sessions in ``test_context.py``, reloads in
 ``test_particulars.py``. Here is the rest.
 """
 
@@ -15,7 +15,6 @@ import textwrap
 import typing as t
 
 import pytest
-import websocket
 from harness import COMMANDS
 from harness import HANDSHAKE
 from harness import HERE
@@ -206,48 +205,3 @@ def test_the_debugger_disturbs_no_socket(start: Start, tmp_path: pathlib.Path, n
     client.close()
     server.wait_for_log("on_close 1000")
     assert server.log().count("Traceback") == 2
-
-
-# Reloading by app.run
-
-RELOADED = """\
-import sys
-from flask import Flask
-from flask_websockets import WebSockets
-
-app = Flask(__name__)
-sockets = WebSockets(app)
-
-@sockets.on_message
-def answer(message):
-    return "VERSION"
-
-app.run(port=int(sys.argv[1]), debug=True)
-"""
-
-
-def test_a_change_reloads_app_run_while_sockets_are_open(start: Start, tmp_path: pathlib.Path):
-    source = tmp_path / "reloaded.py"
-    source.write_text(RELOADED.replace("VERSION", "first"))
-    server = start([sys.executable, str(source), "PORT"], cwd=tmp_path)
-    client = server.connect()
-    client.send("hello")
-    assert client.recv() == "first"
-
-    source.write_text(RELOADED.replace("VERSION", "the second"))
-    server.wait_for_log("Restarting with")
-    with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionError)):
-        client.recv()
-
-    def second() -> bool:
-        try:
-            client = server.connect()
-        except OSError:
-            return False
-        client.send("hello")
-        assert client.recv() == "the second"
-        client.close()
-        return True
-
-    server.wait_for(second, "the new code answers")
-    assert "Traceback" not in server.log()
