@@ -19,6 +19,7 @@ from flask import appcontext_popped
 from flask import appcontext_pushed
 from flask import appcontext_tearing_down
 from flask import Flask
+from flask import g
 from flask import got_request_exception
 from flask import request
 from flask import request_tearing_down
@@ -470,6 +471,36 @@ def test_an_error_is_logged_once_if_a_turn_is_within_another(app, serve, endpoin
         "LookupError: handling",
         "LookupError: closing",
     ]
+    endpoint.wait_until_freed(others=0)
+
+
+def test_an_error_at_the_beginning_of_a_turn_within_another(app, serve, endpoint):
+    seen = []
+
+    @endpoint.sockets.before_close
+    def closing():
+        seen.append("never")
+
+    @endpoint.sockets.on_message
+    def handler(message):
+        g.kept = "kept"
+        ws.state.closing = True
+        ws.close()
+        seen.append(g.kept)  # no context of the other is left over this one
+
+    def receiver(sender, **extra):
+        if has_socket_context() and hasattr(ws.state, "closing"):
+            del ws.state.closing
+            raise Boom
+
+    with appcontext_pushed.connected_to(receiver, app):
+        client = serve(app).connect("/name")
+        client.send("1")
+        assert client.recv_close() == (1011, "")
+        wait_for_end(client)
+    assert seen == ["kept"]
+    (logged,) = endpoint.take_log()
+    assert logged.endswith("Boom")
     endpoint.wait_until_freed(others=0)
 
 
