@@ -74,15 +74,11 @@ class Session:
 
         :return: whether messages are to be handled; if not, what is left is :meth:`end`.
         """
-        if self.handlers.on_open:
-            self._turn(self._attempt, self._opened)
-            if not self.ws.connected:
-                return False  # on_open closed it, failed, or took longer than the client stayed
-        if self._loop is None:
-            return True
-        self._turn(self._attempt, self._run_loop)
-        self.ws.close(CloseCode.NORMAL_CLOSURE)
-        return False
+        try:
+            return self._begin()
+        except Exception as error:
+            self._fail(error)
+            return False
 
     def proceed(self, wait: bool) -> bool:
         """Read once, and handle the messages that have come.
@@ -99,8 +95,7 @@ class Session:
                 self._turn(self._attempt_message, message)
         except Exception as error:
             # A RuntimeError: a task that a handler started receives in our place.
-            self._log(error)
-            self.ws.close(CloseCode.INTERNAL_ERROR)
+            self._fail(error)
         self.ws.flush()
         return self.ws.is_open
 
@@ -126,6 +121,22 @@ class Session:
         """Our side is about to close, still connected: the last replies."""
         if self.handlers.before_close:
             self._turn(self._attempt, self._closing)
+
+    def _begin(self) -> bool:
+        if self.handlers.on_open:
+            self._turn(self._attempt, self._opened)
+            if not self.ws.connected:
+                return False  # on_open closed it, failed, or took longer than the client stayed
+        if self._loop is None:
+            return True
+        self._turn(self._attempt, self._run_loop)
+        self.ws.close(CloseCode.NORMAL_CLOSURE)
+        return False
+
+    def _fail(self, error: Exception) -> None:
+        """What is ours failed, between two turns."""
+        self._log(error)
+        self.ws.close(CloseCode.INTERNAL_ERROR)
 
     # One turn: a context, some of the user's code, and what it raises
 

@@ -212,18 +212,20 @@ class Link:
 
         What is left is :meth:`hang_up`.
         """
-        if self._keeps_reading or self._reading.acquire(False):
-            try:
-                self._await_close()
-            finally:
-                self._keeps_reading = False
-                self._reading.release()
-        else:
-            # Somebody still receives in a task of its own: this wakes it up.
-            self._transport.shut_down()
-            self._gone = True
-        self._set_closed(CloseCode.ABNORMAL_CLOSURE)
-        self._before_close = None  # who calls us is told no more, and can be freed
+        try:
+            if self._keeps_reading or self._reading.acquire(False):
+                try:
+                    self._await_close()
+                finally:
+                    self._keeps_reading = False
+                    self._reading.release()
+            else:
+                # Somebody still receives in a task of its own: this wakes it up.
+                self._transport.shut_down()
+                self._gone = True
+        finally:
+            self._set_closed(CloseCode.ABNORMAL_CLOSURE)
+            self._before_close = None  # who calls us is told no more, and can be freed
 
     def hang_up(self) -> None:
         """See to it that our last frame arrives before the transport is closed.

@@ -33,6 +33,7 @@ from werkzeug.routing import BaseConverter
 from flask_websockets import has_socket_context
 from flask_websockets import WebSockets
 from flask_websockets import ws
+from flask_websockets.protocol import Protocol
 
 
 class Boom(Exception):
@@ -447,6 +448,32 @@ def test_an_error_of_the_logger(app, serve, endpoint, capfd):
     assert printed.count("Boom: of the logger") == 1
     assert endpoint.closes == [("name", 1011)]
     endpoint.wait_until_freed(others=0)
+
+
+def test_an_error_between_two_turns(app, serve, endpoint, monkeypatch):
+    class Failing(Protocol):
+        failed = False
+
+        def receive(self, data):
+            if Failing.failed:
+                return super().receive(data)
+            Failing.failed = True
+            raise MemoryError("for a message")
+
+    endpoint.echo()
+    server = serve(app)
+    bystander = server.connect("/good")
+    monkeypatch.setattr("flask_websockets.handshake.Protocol", Failing)
+    client = server.connect("/name")
+    client.send("1")
+    assert client.recv_close() == (1011, "")
+    wait_for_end(client)
+    (logged,) = endpoint.take_log()
+    assert logged.endswith("MemoryError: for a message")
+    assert endpoint.closes == [("name", 1011)]
+    endpoint.wait_until_freed(others=1)
+    bystander.send("still here")
+    assert bystander.recv() == "still here"
 
 
 def test_an_error_is_logged_once_if_a_turn_is_within_another(app, serve, endpoint):
