@@ -14,11 +14,12 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 
 #: A module of C beside its source has its name, and Python prefers it. ``_speedups`` has
-#: no source in Python: ``protocol/frames`` does without.
+#: no source in Python: its neighbours do without.
 MODULES: t.Final = (
     "protocol._speedups",
     "protocol.frames",
     "protocol.connection",
+    "drivers._speedups",
     "drivers.base",
     "drivers.gevent",
     "link",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dataclasses import fields
 
 from .protocol.deflate import Options
+from .protocol.handshake import normalize_origin
 from .protocol.handshake import split_tokens
 
 PREFIX = "WEBSOCKETS_"
@@ -25,6 +26,10 @@ class Config:
     close_timeout: float = 5.0
     drain_timeout: float = 10.0
     subprotocols: tuple[str, ...] = ()
+    #: Besides the page's own host; "*" alone for all.
+    allowed_origins: tuple[str, ...] = ()
+    max_connections: int | None = None
+    regex: t.Literal["re", "re2"] = "re"
 
     @classmethod
     def from_mapping(cls, config: t.Mapping[str, t.Any]) -> Config:
@@ -97,6 +102,37 @@ def _subprotocols(value: t.Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _allowed_origins(value: t.Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if value == "*":
+        return ("*",)
+    sentence = (
+        "None for the origin of the request itself, a list of others such as "
+        "'https://example.org', with no path and no '*' in them, or '*' for all"
+    )
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        raise ValueError(sentence)
+    try:
+        return tuple(normalize_origin(one) for one in value)
+    except ValueError:
+        raise ValueError(sentence) from None
+
+
+def _max_connections(value: t.Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ValueError("a number of connections above 0, or None for no limit")
+
+
+def _regex(value: t.Any) -> str:
+    if value in ("re", "re2"):
+        return t.cast(str, value)
+    raise ValueError("'re' or 're2'")
+
+
 def _compression(value: t.Any) -> Options | None:
     if value is None or value is False:
         return None
@@ -128,4 +164,7 @@ _READERS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "close_timeout": _seconds,
     "drain_timeout": _seconds,
     "subprotocols": _subprotocols,
+    "allowed_origins": _allowed_origins,
+    "max_connections": _max_connections,
+    "regex": _regex,
 }

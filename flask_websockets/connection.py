@@ -19,6 +19,9 @@ from .rooms import Envelope
 from .rooms import Message
 from .rooms import Rooms
 
+# An Enum finds its members by a search.
+_OPEN = State.OPEN
+
 
 class WebSocket:
     """One connection. The proxy :data:`.ws` stands for that of the current handler.
@@ -158,12 +161,13 @@ class WebSocket:
     @property
     def connected(self) -> bool:
         """Whether messages can be sent and received."""
-        return self._look() is State.OPEN
+        return self._look() is _OPEN
 
     @property
     def closed(self) -> bool:
         """Whether the connection is closed or about to be, from either side."""
-        return self._look() in (State.CLOSING, State.CLOSED)
+        state = self._look()
+        return state is not None and state is not _OPEN
 
     @property
     def close_code(self) -> int | None:
@@ -257,7 +261,7 @@ class WebSocket:
     @property
     def is_open(self) -> bool:
         """Whether it was, when last read; :attr:`connected` looks anew."""
-        return self._opened().state is State.OPEN
+        return self._opened().state is _OPEN
 
     def finish(self) -> None:
         """End the closing handshake within its time. No broadcast comes afterwards."""

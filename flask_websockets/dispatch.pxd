@@ -15,6 +15,7 @@ cdef class Session:
     cdef public Handlers handlers
     cdef public object values
     cdef object _clients
+    cdef object _give_back
     cdef object _loop
     cdef object _path
     cdef ConnectionContext _context

@@ -38,6 +38,7 @@ class Session:
     :param request: the handshake's request context.
     :param values: the variables of the URL.
     :param clients: the open connections of the endpoint.
+    :param give_back: called when all is over: the connection leaves its place to others.
     :param loop: the handler of a ``route``, which reads and writes by itself.
     """
 
@@ -49,6 +50,7 @@ class Session:
         request: t.Any,
         values: Values,
         clients: Clients[WebSocket],
+        give_back: t.Callable[[], object],
         loop: Handler | None = None,
     ) -> None:
         self.app = app
@@ -56,8 +58,10 @@ class Session:
         self.handlers = handlers
         self.values = values
         self._clients = clients
+        self._give_back = give_back
         self._loop = loop
-        self._path = request.request.path
+        # For the log, where a line of the client's must not begin a line.
+        self._path = repr(request.request.path)[1:-1]
         self._context = ConnectionContext(app, request, ws)
         # Several, as turns may be within one another or beside: see ConnectionContext.run.
         self._logged: list[BaseException] = []
@@ -112,6 +116,7 @@ class Session:
         # Each step whatever becomes of the one before.
         with ExitStack() as steps:
             steps.callback(self._logged.clear)  # their tracebacks refer to all of this
+            steps.callback(self._give_back)
             steps.callback(self.ws.hang_up)
             steps.callback(self.ws.leave_all)
             steps.callback(self._closed)
@@ -274,7 +279,7 @@ class Session:
         """Send what *handler* returned; a generator's items as they come."""
         if reply is None:
             return
-        if not isinstance(reply, GeneratorType):
+        if type(reply) is str or not isinstance(reply, GeneratorType):
             self._reply_one(handler, reply)
             return
         try:

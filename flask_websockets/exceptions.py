@@ -4,8 +4,11 @@ WebSocketError
 |-- ConnectionClosed      there is no more to send to, or nothing left to receive
 `-- HandshakeError        (also an HTTPException) the opening handshake is refused
     |-- BadHandshake      400
+    |-- OriginNotAllowed  403
+    |-- ExpectationFailed 417
     |-- UpgradeRequired   426
-    `-- ServerUnsupported 501
+    |-- ServerUnsupported 501
+    `-- Unavailable       503
 """
 
 from __future__ import annotations
@@ -78,6 +81,20 @@ class BadHandshake(HandshakeError):
     code = 400
 
 
+class OriginNotAllowed(HandshakeError):
+    """A page of another site asks, which ``WEBSOCKETS_ALLOWED_ORIGINS`` does not list
+    (:rfc:`6455#section-10.2`)."""
+
+    code = 403
+
+
+class ExpectationFailed(HandshakeError):
+    """The request has an Expect field, though there is nothing to wait for
+    (:rfc:`9110#section-15.5.18`)."""
+
+    code = 417
+
+
 class UpgradeRequired(HandshakeError):
     """The URL serves WebSocket version 13 and nothing else (:rfc:`9110#section-15.5.22`)."""
 
@@ -90,3 +107,10 @@ class ServerUnsupported(HandshakeError):
     """The WSGI server does not lend its socket."""
 
     code = 501
+
+
+class Unavailable(HandshakeError):
+    """No connection is taken now; one may be, a little later."""
+
+    code = 503
+    fields = (("Retry-After", "5"),)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import typing as t
+import warnings
 
 from flask import Blueprint
 from flask import current_app
@@ -23,7 +25,10 @@ from .handlers import MessageHandler
 from .handlers import PatternHandler
 from .handshake import Endpoint
 from .handshake import explain_mismatch
+from .handshake import Places
+from .linear import import_re2
 from .middleware import WebSocketMiddleware
+from .patterns import find_pump
 from .rooms import Clients
 from .rooms import Message
 from .rooms import Rooms
@@ -40,11 +45,20 @@ class _Rule(t.NamedTuple):
     loop: Handler | None
 
 
+class _Registered(t.NamedTuple):
+    """A handler with a pattern, and the line that registered it."""
+
+    handler: PatternHandler
+    filename: str
+    line: int
+
+
 class _AppState:
     """What an app has of this extension, in ``app.extensions["websockets"]``."""
 
     def __init__(self, app: Flask) -> None:
         self.config = Config.from_mapping(app.config)
+        self.places = Places(self.config.max_connections)
         self.rooms: dict[WebSockets, Rooms[WebSocket]] = {}
         app.before_request(explain_mismatch)
         app.wsgi_app = WebSocketMiddleware(app.wsgi_app)  # type: ignore[method-assign]
@@ -85,6 +99,9 @@ class WebSockets:
         self._variables: list[tuple[_Rule, frozenset[str]]] = []
         #: The handlers, with the names that are filled otherwise.
         self._known: list[tuple[Handler, frozenset[str]]] = []
+        self._patterns: list[_Registered] = []
+        #: What matches them; None as long as no app has said.
+        self._regex: str | None = None
         if path is not None:
             self._add_rule(_Rule(path, endpoint, None))
         if app is not None:
@@ -95,8 +112,10 @@ class WebSockets:
 
         :param app: an app, or a blueprint, which attaches it to each app that it is
             registered on.
-        :raises ValueError: if a ``WEBSOCKETS_`` key of the configuration cannot be.
-        :raises RuntimeError: if the endpoint's name is taken in that app.
+        :raises ValueError: if a ``WEBSOCKETS_`` key of the configuration cannot be, or
+            ``WEBSOCKETS_REGEX`` is ``"re2"`` and RE2 cannot express a pattern.
+        :raises RuntimeError: if the endpoint's name is taken in that app, or google-re2
+            is asked for and missing.
         """
         if isinstance(app, Blueprint):
             app.record(self._register)
@@ -128,6 +147,8 @@ class WebSockets:
             pattern sees binary. Handlers with a pattern go before those without.
         :param flags: as for ``re.compile``.
         :raises TypeError: if the handler wants a name that nothing can fill.
+        :raises ValueError: if ``WEBSOCKETS_REGEX`` is ``"re2"`` and RE2 cannot express
+            the pattern.
         """
         if callable(pattern):
             return self.on_message()(pattern)
@@ -138,7 +159,17 @@ class WebSockets:
                 f"A pattern is str, bytes or compiled by re, not {type(pattern).__name__}."
             )
         compiled: re.Pattern[t.Any] = re.compile(pattern, flags)
-        return lambda function: self._add_message(function, PatternHandler(function, compiled))
+        caller = sys._getframe(1)
+        filename, line = caller.f_code.co_filename, caller.f_lineno
+
+        def decorator(function: F) -> F:
+            registered = _Registered(PatternHandler(function, compiled), filename, line)
+            self._judge(registered)
+            self._add_message(function, registered.handler)
+            self._patterns.append(registered)
+            return function
+
+        return decorator
 
     @t.overload
     def on_json(self, function: F, /) -> F: ...
@@ -290,6 +321,7 @@ class WebSockets:
     def _attach(self, app: Flask, add: t.Callable[[_Rule], None]) -> None:
         state: _AppState = app.extensions.get(_EXTENSION) or _AppState(app)
         app.extensions[_EXTENSION] = state
+        self._choose_regex(state.config.regex)
         for rule in self._rules:
             add(rule)
         self._attached.append(add)
@@ -327,6 +359,7 @@ class WebSockets:
             self._handlers,
             lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).rooms[self],
             lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).config,
+            lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).places,
             rule.loop,
         )
 
@@ -336,6 +369,28 @@ class WebSockets:
         self._know(handler, handler.groups)
         self._handlers.add_message_handler(handler)
         return function
+
+    def _choose_regex(self, regex: str) -> None:
+        """An app says what matches patterns. As they are the same for all apps, RE2 does
+        it for all once one asks for it."""
+        if regex == self._regex or self._regex == "re2":
+            return
+        if regex == "re2":
+            import_re2()
+            linear = [one.handler.linear() for one in self._patterns]
+            for one, pattern in zip(self._patterns, linear, strict=True):
+                one.handler.use(pattern)
+        else:
+            for one in self._patterns:
+                _warn_of(one)
+        self._regex = regex
+
+    def _judge(self, one: _Registered) -> None:
+        """What :meth:`_choose_regex` does, for a pattern that comes later."""
+        if self._regex == "re2":
+            one.handler.use(one.handler.linear())
+        elif self._regex == "re":
+            _warn_of(one)
 
     def _add_hook(
         self,
@@ -391,6 +446,21 @@ def _is_ours(application: t.Any) -> bool:
             return False  # several applications, of which others may not be ours
         application = getattr(application, "app", None)
     return False
+
+
+def _warn_of(one: _Registered) -> None:
+    """Warn of a pattern that one message can keep :mod:`re` busy with for good."""
+    handler, filename, line = one
+    pump = find_pump(handler.pattern)
+    if pump is not None:
+        warnings.warn_explicit(
+            f"{handler.name} has the pattern {handler.pattern.pattern!r}. With each {pump!r} more, "
+            "a message may take re twice as long. Write it so that a repetition can be read in "
+            "one way only, or set WEBSOCKETS_REGEX to 're2'.",
+            UserWarning,
+            filename,
+            line,
+        )
 
 
 def _several(skip: t.Any) -> list[t.Any]:

@@ -12,8 +12,10 @@ cdef class Handler:
     cdef public bint replies_json
     cdef public object names
     cdef public object required
+    cdef public tuple order
 
     cpdef call(self, subject, values)
+    cdef call_in_order(self, subject, list wanted)
 
 
 cdef class MessageHandler(Handler):
@@ -25,11 +27,13 @@ cdef class MessageHandler(Handler):
 
 
 cdef class PatternHandler(MessageHandler):
+    cdef public object pattern
     cdef object _match
     cdef object _type
     cdef tuple _wanted
+    cdef list _sources
 
-    @cython.locals(given=dict)
+    @cython.locals(given=dict, wanted=list)
     cpdef hear(self, Incoming incoming, values)
 
 

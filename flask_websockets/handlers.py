@@ -8,6 +8,7 @@ import typing as t
 
 from flask import Flask
 
+from .linear import LinearPattern
 from .rooms import Message
 
 Values = t.Mapping[str, t.Any]
@@ -59,22 +60,30 @@ class Handler:
                     f"{self.name} has a positional-only parameter {parameter.name!r}. "
                     "Handlers are given their values by name."
                 )
+        #: What follows the subject, if all of it can be given by position: that is faster.
+        self.order: tuple[str, ...] | None = None
+        if not self.takes_all and all(_is_plain(parameter) for parameter in named):
+            self.order = tuple(p.name for p in named)
         self.names = frozenset(p.name for p in named)
         self.required = frozenset(p.name for p in named if p.default is p.empty)
 
     def call(self, subject: t.Any, values: Values) -> t.Any:
         """Call the function with what it wants of *values*."""
+        if self.order is not None:
+            return self.call_in_order(subject, [values[name] for name in self.order])
         if self.takes_all:
             wanted = dict(values)
-        elif self.names:
-            wanted = {name: values[name] for name in self.names if name in values}
-        elif self.takes_subject:
-            return self.function(subject)
         else:
-            return self.function()
+            wanted = {name: values[name] for name in self.names if name in values}
         if self.takes_subject:
             return self.function(subject, **wanted)
         return self.function(**wanted)
+
+    def call_in_order(self, subject: t.Any, wanted: list[t.Any]) -> t.Any:
+        """Call the function with the values of :attr:`order`."""
+        if self.takes_subject:
+            return self.function(subject, *wanted) if wanted else self.function(subject)
+        return self.function(*wanted)
 
     def check(self, available: t.Collection[str]) -> None:
         """Refuse names that nothing can fill, or that the subject would take.
@@ -119,16 +128,43 @@ class MessageHandler(Handler):
 
 
 class PatternHandler(MessageHandler):
-    """Hears text by a str pattern, binary by a bytes pattern, tried with ``match``."""
+    """Hears text by a str pattern, binary by a bytes pattern, tried with ``match``.
+
+    :mod:`re` matches it, unless :meth:`use` says otherwise.
+    """
 
     def __init__(self, function: t.Callable[..., t.Any], pattern: re.Pattern[t.Any]) -> None:
         super().__init__(function)
         self.is_catch_all = False
         self.groups = frozenset(pattern.groupindex)
         self.prefix = literal_prefix(pattern)
-        self._match = pattern.match
+        self.pattern = pattern
+        self._match: t.Callable[[t.Any], t.Any] = pattern.match
         self._type = str if isinstance(pattern.pattern, str) else bytes
         self._wanted = tuple(self.groups if self.takes_all else self.groups & self.names)
+        #: Those of :attr:`order`, each with what a match has it by; None for a variable of
+        #: the URL. A group is found sooner by its number.
+        self._sources: list[tuple[str, t.Any]] = [
+            (name, pattern.groupindex.get(name)) for name in self.order or ()
+        ]
+
+    def linear(self) -> LinearPattern:
+        """The same pattern for RE2.
+
+        :raises ValueError: if RE2 cannot express it.
+        """
+        try:
+            return LinearPattern(self.pattern, self._wanted)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.name} has the pattern {self.pattern.pattern!r}, and WEBSOCKETS_REGEX is "
+                f"'re2'. {error}"
+            ) from None
+
+    def use(self, linear: LinearPattern) -> None:
+        """Let RE2 match from now on."""
+        self._match = linear.match
+        self._sources = [(name, key and name) for name, key in self._sources]
 
     def hear(self, incoming: Incoming, values: Values) -> t.Any:
         if type(incoming.message) is not self._type:
@@ -138,6 +174,9 @@ class PatternHandler(MessageHandler):
             return UNHEARD
         if not self._wanted:
             return self.call(incoming.message, values)
+        if self.order is not None:
+            wanted = [values[name] if key is None else match[key] for name, key in self._sources]
+            return self.call_in_order(incoming.message, wanted)
         given = {**values}
         for name in self._wanted:
             given[name] = match[name]
@@ -318,6 +357,12 @@ def _is_positional(parameter: inspect.Parameter) -> bool:
         parameter.POSITIONAL_ONLY,
         parameter.POSITIONAL_OR_KEYWORD,
         parameter.VAR_POSITIONAL,
+    )
+
+
+def _is_plain(parameter: inspect.Parameter) -> bool:
+    return (
+        parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is parameter.empty
     )
 
 

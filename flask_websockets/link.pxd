@@ -10,7 +10,6 @@ cdef class Link:
     cdef public object code
     cdef public object reason
     cdef public object latency
-    cdef public object _reading
     cdef object _config
     cdef Transport _transport
     cdef Protocol _protocol

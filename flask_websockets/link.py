@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 import secrets
-import threading
-import time
 import typing as t
 from contextlib import suppress
 from enum import Enum
+from time import monotonic
 
 from .config import Config
 from .drivers.base import Transport
@@ -72,8 +71,6 @@ class Link:
         self._transport = transport
         self._protocol = protocol
         self._before_close: t.Callable[[], object] | None = before_close
-        # Only ever tried, never waited for: one reader at a time.
-        self._reading = threading.Lock()
         self._keeps_reading = False  # who serves has it, until there is a message to handle
         self._inbox: list[Message] = []  # the next one is the last
         self._ending: Close | Failure | None = None  # the peer's, behind the inbox
@@ -87,7 +84,7 @@ class Link:
         self._interval = config.ping_interval
         transport.stall = config.stall_timeout
         transport.drain = config.drain_timeout
-        self._heard(time.monotonic())
+        self._heard(monotonic())
 
     # For everybody: each may wait, and is called from any thread or greenlet
 
@@ -150,9 +147,9 @@ class Link:
         if (
             self.state is _OPEN
             and not self._inbox
-            and time.monotonic() - self._last_read > _LOOK_INTERVAL
+            and monotonic() - self._last_read > _LOOK_INTERVAL
             and self._transport.is_serving()
-            and self._reading.acquire(False)
+            and self._transport.begin_reading()
         ):
             try:
                 while not self._inbox and not self._gone and self._read(0):
@@ -161,12 +158,17 @@ class Link:
                     self._keep_alive()
                     self._settle()
             finally:
-                self._reading.release()
+                self._transport.end_reading()
 
     def require_open(self) -> None:
         """:raises ConnectionClosed: unless messages can be sent and received."""
         if self.state is not _OPEN:
             raise ConnectionClosed(self.code or CloseCode.ABNORMAL_CLOSURE, self.reason)
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether somebody reads."""
+        return self._transport.is_reading
 
     # For who serves the connection
 
@@ -185,7 +187,7 @@ class Link:
             self._lock_reading()
             self._keeps_reading = True
         if self.state is _OPEN and not self._inbox:
-            timeout = self._time_left(time.monotonic(), None) if wait else 0.0
+            timeout = self._time_left(monotonic(), None) if wait else 0.0
             if not self._read(timeout):
                 self._keep_alive()
 
@@ -203,7 +205,7 @@ class Link:
             if self._keeps_reading:
                 # Its handler may receive.
                 self._keeps_reading = False
-                self._reading.release()
+                self._transport.end_reading()
             return self._inbox.pop()
         return None
 
@@ -213,12 +215,12 @@ class Link:
         What is left is :meth:`hang_up`.
         """
         try:
-            if self._keeps_reading or self._reading.acquire(False):
+            if self._keeps_reading or self._transport.begin_reading():
                 try:
                     self._await_close()
                 finally:
                     self._keeps_reading = False
-                    self._reading.release()
+                    self._transport.end_reading()
             else:
                 # Somebody still receives in a task of its own: this wakes it up.
                 self._transport.shut_down()
@@ -234,9 +236,9 @@ class Link:
         reset can overtake the Close frame: so first let the peer finish.
         """
         self._transport.end_output()
-        deadline = time.monotonic() + self._config.close_timeout
+        deadline = monotonic() + self._config.close_timeout
         while not self._gone:
-            data = self._transport.read(max(0.0, deadline - time.monotonic()))
+            data = self._transport.read(max(0.0, deadline - monotonic()))
             self._gone = data is None or not data
 
     def abort(self, code: int) -> None:
@@ -253,25 +255,25 @@ class Link:
         try:
             return self._receive(timeout)
         finally:
-            self._reading.release()
+            self._transport.end_reading()
 
     def _lock_reading(self) -> None:
         # Two who wait for the same message is a mistake.
-        if not self._reading.acquire(False):
+        if not self._transport.begin_reading():
             raise RuntimeError(
                 "Another thread or greenlet is receiving on this connection already. "
                 "Let one receive, and hand the messages on."
             )
 
     def _receive(self, timeout: float | None) -> Message | None:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + timeout
         while True:
             self.require_open()
             if self._inbox:
                 return self._inbox.pop()
             self._settle()
             self.require_open()
-            now = time.monotonic()
+            now = monotonic()
             if deadline is not None and now >= deadline and self._last_read >= deadline:
                 return None
             if not self._read(self._time_left(now, deadline)):
@@ -286,7 +288,7 @@ class Link:
     def _read(self, timeout: float | None) -> bool:
         """Read once, answer Pings, put messages in the inbox. False if nothing came."""
         data = self._transport.read(timeout)
-        self._last_read = now = time.monotonic()
+        self._last_read = now = monotonic()
         if data is None:
             return False
         if not data:
@@ -325,13 +327,14 @@ class Link:
         """
         if self.state is _CLOSED:
             return
-        if isinstance(self._ending, Failure):
+        if self._ending is None:
+            if self._gone:
+                self._set_closed(CloseCode.ABNORMAL_CLOSURE)
+        elif isinstance(self._ending, Failure):
             self._answer_close(*self._ending, said=self._ending.reason)
-        elif self._ending is not None:
+        else:
             # RFC 6455, section 5.5.1: answer with the code that was received.
             self._answer_close(*self._ending, said="")
-        elif self._gone:
-            self._set_closed(CloseCode.ABNORMAL_CLOSURE)
 
     def _answer_close(self, code: int, reason: str, *, said: str) -> None:
         transport = self._transport
@@ -350,7 +353,7 @@ class Link:
 
     def _await_close(self) -> None:
         while self.state is _CLOSING:
-            left = self._close_until - time.monotonic()
+            left = self._close_until - monotonic()
             if left <= 0:
                 return
             self._settle()
@@ -366,7 +369,7 @@ class Link:
             self._alive_until = now + self._interval
 
     def _keep_alive(self) -> None:
-        if self._interval is None or time.monotonic() < self._alive_until:
+        if self._interval is None or monotonic() < self._alive_until:
             return
         if self._ping_sent:
             # Nothing came for interval and timeout together.
@@ -374,16 +377,16 @@ class Link:
             self._gone = True
             return
         self._ping_sent = True
-        self._alive_until = time.monotonic() + self._config.ping_timeout
+        self._alive_until = monotonic() + self._config.ping_timeout
         self._send_ping(secrets.token_bytes(4))
 
     def _send_ping(self, payload: bytes) -> None:
-        self._ping = (payload, time.monotonic())
+        self._ping = (payload, monotonic())
         self._write(Protocol.encode_ping(payload))
 
     def _take_pong(self, payload: bytes) -> None:
         if self._ping is not None and self._ping[0] == payload:
-            self.latency = time.monotonic() - self._ping[1]
+            self.latency = monotonic() - self._ping[1]
             self._ping = None
 
     # Writing
@@ -416,14 +419,14 @@ class Link:
 
     def _lose(self) -> t.NoReturn:
         """The peer took no more. Perhaps it said why before it left."""
-        if self._transport.is_serving() and self._reading.acquire(False):
+        if self._transport.is_serving() and self._transport.begin_reading():
             try:
                 while not self._gone and self._read(0):
                     pass
                 if self._ending is not None:
                     self._set_closed(self._ending.code, self._ending.reason)
             finally:
-                self._reading.release()
+                self._transport.end_reading()
         self._set_closed(CloseCode.ABNORMAL_CLOSURE)
         self._transport.shut_down()
         self._gone = True
@@ -473,7 +476,7 @@ class Link:
             if self.state is _OPEN:
                 self.state = _CLOSING
                 self.code, self.reason = code, reason
-                self._close_until = time.monotonic() + self._config.close_timeout
+                self._close_until = monotonic() + self._config.close_timeout
                 self._transport.queue(Protocol.encode_close(code, reason))
         finally:
             self._transport.unlock()

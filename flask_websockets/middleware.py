@@ -14,17 +14,17 @@ from werkzeug.wsgi import ClosingIterator
 from .drivers import lease_socket
 from .drivers import Transport
 from .drivers.servers import end_response
+from .drivers.servers import Fields
 from .handshake import ENVIRON_KEY
 from .handshake import Handshake
 from .protocol import CloseCode
 from .protocol import Protocol
+from .protocol.handshake import has_token
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
     from _typeshed.wsgi import WSGIApplication
     from _typeshed.wsgi import WSGIEnvironment
-
-Fields = list[tuple[str, str]]
 
 #: Fields of a response with a body, which a 101 has not (:rfc:`9110#section-15.2`).
 _BODY_FIELDS = frozenset({"content-length", "content-type", "transfer-encoding"})
@@ -43,15 +43,27 @@ class WebSocketMiddleware:
         self, environ: WSGIEnvironment, start_response: StartResponse
     ) -> t.Iterable[bytes]:
         """Handle one request, or one connection from its handshake to its end."""
-        if "websocket" not in environ.get("HTTP_UPGRADE", "").lower():
+        if not has_token(environ.get("HTTP_UPGRADE", ""), "websocket"):
             return self.wsgi_app(environ, start_response)
+        # Werkzeug finds the rules of sockets where no other protocol is asked for.
+        environ["HTTP_UPGRADE"] = "websocket"
         handshake = environ[ENVIRON_KEY] = Handshake(lease_socket(environ))
+        try:
+            return self._shake_hands(handshake, environ, start_response)
+        finally:
+            handshake.end()
+
+    def _shake_hands(
+        self, handshake: Handshake, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> t.Iterable[bytes]:
         response: list[tuple[str, Fields]] = []
 
         def capture(status: str, fields: Fields, exc_info: t.Any = None) -> t.Any:
             response[:] = [(status, fields)]
             if handshake.accepted is not None and status.startswith("101"):
                 return _write_nothing
+            if handshake.lease is not None and handshake.lease.theirs is None:
+                fields = handshake.lease.refuse(start_response, fields)
             return start_response(status, fields, exc_info)
 
         body = self.wsgi_app(environ, capture)
@@ -82,6 +94,7 @@ class WebSocketMiddleware:
         except OSError:
             transport.close()  # the client did not wait for its 101
         else:
+            handshake.hand_over()
             transport.serve(session)
         return end_response(start_response, fields)
 

@@ -18,6 +18,11 @@ COMPRESSION = (
     "True, False, or a dict with any of level (0 to 9), memory_level (1 to 9), "
     "window_bits (9 to 15) and context_takeover (True or False)"
 )
+ORIGINS = (
+    "None for the origin of the request itself, a list of others such as "
+    "'https://example.org', with no path and no '*' in them, or '*' for all"
+)
+CONNECTIONS = "a number of connections above 0, or None for no limit"
 
 DEFAULTS = {
     "max_message_size": MIB,
@@ -29,6 +34,9 @@ DEFAULTS = {
     "close_timeout": 5.0,
     "drain_timeout": 10.0,
     "subprotocols": (),
+    "allowed_origins": (),
+    "max_connections": None,
+    "regex": "re",
 }
 
 
@@ -63,11 +71,25 @@ def test_the_keys_of_others_are_left_alone() -> None:
         ("close_timeout", 86_400.0, 86_400.0),
         ("slow_client", "close", "close"),
         ("slow_client", "drop", "drop"),
+        ("regex", "re", "re"),
+        ("regex", "re2", "re2"),
         ("subprotocols", None, ()),
         ("subprotocols", [], ()),
         ("subprotocols", ["chat"], ("chat",)),
         ("subprotocols", ["v2.chat", "v1.chat"], ("v2.chat", "v1.chat")),
         ("subprotocols", ("b", "a"), ("b", "a")),
+        ("allowed_origins", None, ()),
+        ("allowed_origins", [], ()),
+        ("allowed_origins", "*", ("*",)),
+        ("allowed_origins", ["https://example.org"], ("https://example.org",)),
+        (
+            "allowed_origins",
+            ("HTTPS://Example.org:443", "http://[0::1]:80", "null"),
+            ("https://example.org", "http://[::1]", "null"),
+        ),
+        ("max_connections", None, None),
+        ("max_connections", 1, 1),
+        ("max_connections", 100_000, 100_000),
         ("compression", None, None),
         ("compression", False, None),
         ("compression", True, Options(6, 5, 12, True)),
@@ -104,6 +126,7 @@ NO_SECONDS = [0, 0.0, -1, -0.5, True, False, "20", [20], 1e9, float("inf"), floa
             ("slow_client", value, "'close' or 'drop'")
             for value in (None, "", "CLOSE", "wait", True, 1, ["close"])
         ],
+        *[("regex", value, "'re' or 're2'") for value in (None, "", "RE2", "regex", True, [])],
         *[
             ("subprotocols", value, NAMES)
             for value in (
@@ -122,6 +145,31 @@ NO_SECONDS = [0, 0.0, -1, -0.5, True, False, "20", [20], 1e9, float("inf"), floa
             )
         ],
         *[("subprotocols", value, NAMES) for value in (5, 1.5, True, False)],
+        *[
+            ("allowed_origins", value, ORIGINS)
+            for value in (
+                "https://example.org",
+                "",
+                "null",
+                b"*",
+                True,
+                5,
+                ["*"],
+                ["https://*.example.org"],
+                ["example.org"],
+                ["https://example.org/"],
+                ["https://example.org/chat"],
+                ["https://example.org", None],
+                [b"https://example.org"],
+                ["https://a.example,https://b.example"],
+                ["https://b\xfccher.example"],
+                {"https://example.org"},
+            )
+        ],
+        *[
+            ("max_connections", value, CONNECTIONS)
+            for value in (0, -1, 1.0, True, False, "100", [1])
+        ],
         ("subprotocols", iter(["chat"]), NAMES),  # could be read only once
         *[
             ("compression", value, COMPRESSION)
@@ -184,6 +232,9 @@ def test_all_keys_at_once() -> None:
         "close_timeout": 6.0,
         "drain_timeout": 7.0,
         "subprotocols": ("chat",),
+        "allowed_origins": ("https://example.org",),
+        "max_connections": 7,
+        "regex": "re2",
     }
     assert read(**{**values, "compression": {"level": 1}}) == Config(**values)
 
@@ -193,6 +244,8 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("FLASK_WEBSOCKETS_PING_INTERVAL", "null")
     monkeypatch.setenv("FLASK_WEBSOCKETS_SLOW_CLIENT", "drop")
     monkeypatch.setenv("FLASK_WEBSOCKETS_SUBPROTOCOLS", '["v2", "v1"]')
+    monkeypatch.setenv("FLASK_WEBSOCKETS_ALLOWED_ORIGINS", "*")
+    monkeypatch.setenv("FLASK_WEBSOCKETS_MAX_CONNECTIONS", "1000")
     monkeypatch.setenv("FLASK_WEBSOCKETS_COMPRESSION__window_bits", "10")
     app = Flask("tests")
     app.config.from_prefixed_env()
@@ -201,6 +254,8 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ping_interval=None,
         slow_client="drop",
         subprotocols=("v2", "v1"),
+        allowed_origins=("*",),
+        max_connections=1000,
         compression=Options(window_bits=10),
     )
 

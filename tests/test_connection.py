@@ -370,7 +370,7 @@ def test_a_second_receiver_is_an_error(app, sockets, serve):
 
     client = serve(app).connect()
     connection = the_connection(sockets)
-    wait_until(connection._link._reading.locked, "the server receives")
+    wait_until(lambda: connection._link.is_receiving, "the server receives")
     assert caught(connection.receive) == _TWO_RECEIVERS
     assert caught(connection.receive_nowait) == _TWO_RECEIVERS
     client.send("still here")
@@ -385,7 +385,7 @@ def test_a_task_that_receives_on_when_its_handler_is_over(app, sockets, serve, s
             ws.receive()
 
         spawn(lambda: caught(receive))
-        while not ws._link._reading.locked():
+        while not ws._link.is_receiving:
             gevent.sleep(0)
 
     client = serve(app).connect()
@@ -408,7 +408,7 @@ def test_a_native_thread_receives(app, sockets, serve):
 
         thread = threading.Thread(target=receive)
         thread.start()
-        while thread.is_alive() and not ws._link._reading.locked():
+        while thread.is_alive() and not ws._link.is_receiving:
             gevent.sleep(0.001)
         ws.send("ready")
         while thread.is_alive():

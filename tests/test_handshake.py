@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
+import threading
 import typing as t
 
 import pytest
@@ -13,20 +15,29 @@ from flask import g
 from flask import jsonify
 from flask import make_response
 from flask import redirect
+from flask import Request
 from flask import request
 from flask import session
 from flask_login import login_required
 from flask_login import login_user
 from flask_login import LoginManager
 from flask_login import UserMixin
+from support import Client
 from support import Server
+from support import wait_until
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.test import EnvironBuilder
 
 from flask_websockets import HandshakeError
 from flask_websockets import WebSockets
 from flask_websockets import ws
+from flask_websockets.config import Config
+from flask_websockets.exceptions import OriginNotAllowed
+from flask_websockets.exceptions import Unavailable
+from flask_websockets.handshake import check_origin
+from flask_websockets.handshake import Places
 
 Serve = t.Callable[[Flask], Server]
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -49,9 +60,15 @@ def shake(
 
     Returns the status, the head and the body of the response.
     """
-    fields = {**FIELDS, **{name.replace("_", "-"): value for name, value in changes.items()}}
-    lines = [f"{method} {path} {protocol}", f"Host: 127.0.0.1:{server.port}"]
-    lines += [f"{name}: {value}" for name, value in fields.items() if value is not None]
+    fields = {
+        "Host": f"127.0.0.1:{server.port}",
+        **FIELDS,
+        **{name.replace("_", "-"): value for name, value in changes.items()},
+    }
+    lines = [f"{method} {path} {protocol}"]
+    for name, value in fields.items():
+        if value is not None:  # of a field that is repeated, each line has a value
+            lines += [f"{name}: {line}" for line in value.split("\n")]
     with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
         sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         data = b""
@@ -59,6 +76,8 @@ def shake(
             piece = sock.recv(65536)
             assert piece, data
             data += piece
+            # Werkzeug's server says so to whoever expects it, twice.
+            data = re.sub(rb"\A(?:HTTP/1.1 100 Continue\r\n\r\n)+", b"", data)
         head, _, body = data.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)content-length: *(\d+)", head)
         while length and method != "HEAD" and len(body) < int(length[1]):
@@ -70,6 +89,12 @@ def field(head: str, name: str) -> list[str]:
     """The values of a field in a response's head."""
     lines = [line.partition(":") for line in head.split("\r\n")[1:]]
     return [value.strip() for key, _, value in lines if key.lower() == name.lower()]
+
+
+def drain(client: Client) -> None:
+    """Read to the Close frame."""
+    while client.recv_data()[0] != websocket.ABNF.OPCODE_CLOSE:
+        pass
 
 
 def test_the_accept_key_answers_the_key(app: Flask, serve: Serve):
@@ -87,6 +112,11 @@ def test_the_accept_key_answers_the_key(app: Flask, serve: Serve):
     [
         {"Connection": "keep-alive, Upgrade"},
         {"Connection": "UPGRADE"},
+        {"Connection": "keep-alive\nUpgrade"},
+        {"Upgrade": "h2c, websocket"},
+        {"Upgrade": "websocket\nh2c", "Connection": "keep-alive, Upgrade"},
+        {"Sec_WebSocket_Version": " 13 "},
+        {"Content_Length": "0"},
         {"Upgrade": "WebSocket"},
         {"Sec_WebSocket_Key": f"  {KEY}  "},
         {"Sec_WebSocket_Extensions": "foo; bar=1, baz"},
@@ -161,6 +191,399 @@ def test_a_malformed_request_gets_a_sentence(
     if status == 426:
         assert field(head, "Sec-WebSocket-Version") == ["13"]
         assert field(head, "Upgrade") == ["websocket"]
+
+
+NO_UPGRADE = "This URL serves WebSockets only: the request must ask for Upgrade: websocket."
+NO_CONNECTION = "The Connection field of a WebSocket handshake must contain the token Upgrade."
+NO_VERSION = "Sec-WebSocket-Version must be 13; this server speaks no other."
+NO_KEY = "Sec-WebSocket-Key must be the base64 form of 16 bytes."
+NO_HOST = "The Host field must name one host, with or without a port."
+CONTROLS = "A header field contains control characters."
+NO_BODY = "A WebSocket handshake has no body."
+NO_EXPECTATION = "A WebSocket handshake has no body to expect an answer for."
+NO_GET = "A WebSocket handshake is a GET request."
+
+#: What is wrong with each field, and what is said of it.
+REFUSALS: list[tuple[str, list[str | None], int, str]] = [
+    ("Upgrade", ["websocketx", "xwebsocket", "websocket/13", "web\0socket"], 426, NO_UPGRADE),
+    ("Connection", ["upgradexyz", "xupgrade", "up grade", "Upgrade;", ""], 400, NO_CONNECTION),
+    ("Sec-WebSocket-Version", ["", "13x", "0x0d", "013", "13, 13", "13\n13", "13\n8"], 426,
+     NO_VERSION),
+    ("Sec-WebSocket-Key", [f"{KEY}, {KEY}", f"{KEY}\n{KEY}", f"\xa0{KEY[1:]}", f"{KEY}\xa0a",
+     "dGhlIHNhbXBs ZSBub25jZQ==", "dGhlIHNhb==XBsZSBub25jZQ", "A" * 60_000], 400, NO_KEY),
+    ("Host", [None], 400, "The Host field is missing."),
+    ("Host", ["", "a b", "a/b", "a@b", "<b>", "a,b", "a\nb", "a:b", "a:0", "a:65536", "[::1",
+     "\xff"], 400, NO_HOST),
+    ("X-Junk", ["a\0b", "a\x1b[31mb", "a\x7f"], 400, CONTROLS),
+    ("Content-Length", ["5", "00001"], 400, NO_BODY),
+    ("Transfer-Encoding", ["chunked", "gzip"], 400, NO_BODY),
+    ("Expect", ["100-continue", "something"], 417, NO_EXPECTATION),
+    ("Sec-WebSocket-Protocol", ["a b", "a/b", "a\tb", "\xe9"], 400,
+     "The Sec-WebSocket-Protocol field is malformed."),
+    ("Sec-WebSocket-Protocol", ["," * 8193, "a," * 30_000], 400,
+     "The Sec-WebSocket-Protocol field is longer than 8192 characters."),
+    ("Sec-WebSocket-Extensions", ["foo=1", 'foo; a="1', "foo bar"], 400,
+     "The Sec-WebSocket-Extensions field is malformed."),
+    ("Sec-WebSocket-Extensions", ["," * 8193, "foo;a" * 10_000], 400,
+     "The Sec-WebSocket-Extensions field is longer than 8192 characters."),
+]  # fmt: skip
+
+
+def test_every_field_is_checked(app: Flask, serve: Serve, log):
+    WebSockets(app)
+    server = serve(app)
+    for name, values, status, sentence in REFUSALS:
+        for value in values:
+            got, head, body = shake(server, **{name: value})
+            assert (got, body) == (status, f"{sentence}\n"), (name, value)
+            if name != "Upgrade":  # else it is no handshake
+                assert field(head, "Connection")[-1] == "close", (name, value)
+    for method in ("X" * 20, "<b>", "M-SEARCH"):
+        assert shake(server, method=method)[::2] == (400, f"{NO_GET}\n"), method
+    assert shake(server)[0] == 101
+    assert log == []
+
+
+# Origins
+
+OWN = "http://127.0.0.1:5000"
+
+
+@pytest.mark.parametrize(
+    ("base", "origin", "allowed", "status"),
+    [
+        (OWN, None, None, 101),
+        (OWN, OWN, None, 101),
+        (OWN, "HTTP://127.0.0.1:5000", None, 101),
+        (OWN, "http://127.0.0.1", None, 403),
+        (OWN, "http://127.0.0.1:50000", None, 403),
+        (OWN, "http://127.0.0.1:500", None, 403),
+        (OWN, "https://127.0.0.1:5000", None, 403),
+        (OWN, "http://localhost:5000", None, 403),
+        (OWN, "http://127.0.0.1:5000.example.org", None, 403),
+        (OWN, "http://example.org/127.0.0.1:5000", None, 403),
+        (OWN, f"{OWN}/", None, 403),
+        (OWN, f"{OWN}, {OWN}", None, 403),
+        (OWN, f"{OWN}, http://evil.example", None, 403),
+        (OWN, "null", None, 403),
+        (OWN, "", None, 403),
+        (OWN, "\r\nX-Evil: 1", None, 403),
+        (OWN, "http://" + "a" * 60_000, None, 403),
+        ("http://Example.ORG", "http://example.org", None, 101),
+        ("http://example.org", "http://example.org:80", None, 101),
+        ("http://example.org:80", "http://example.org", None, 101),
+        ("https://example.org", "https://example.org:443", None, 101),
+        ("https://example.org:443", "https://example.org", None, 101),
+        ("https://example.org", "http://example.org", None, 403),
+        ("https://example.org", "https://example.org:80", None, 403),
+        ("https://example.org:80", "https://example.org", None, 403),
+        ("https://example.org", "https://www.example.org", None, 403),
+        ("https://example.org", "https://example.org.evil.example", None, 403),
+        ("https://example.org", "https://notexample.org", None, 403),
+        ("wss://example.org", "https://example.org", None, 101),  # some proxies say wss
+        ("ws://example.org:80", "http://example.org", None, 101),
+        ("http://[::1]:5000", "http://[::1]:5000", None, 101),
+        ("http://[::1]:5000", "http://[0:0:0::1]:5000", None, 101),
+        ("http://[::1]:80", "http://[::1]", None, 101),
+        ("http://[::1]:5000", "http://[::2]:5000", None, 403),
+        (OWN, OWN, ["https://example.org"], 101),
+        (OWN, "https://example.org", ["https://example.org"], 101),
+        (OWN, "https://example.org:443", ["https://Example.org"], 101),
+        (OWN, "https://example.org", ["https://example.org:443"], 101),
+        (OWN, "https://example.org:8443", ["https://example.org"], 403),
+        (OWN, "http://example.org", ["https://example.org"], 403),
+        (OWN, "https://xexample.org", ["https://example.org"], 403),
+        (OWN, "https://example.org.evil.example", ["https://example.org"], 403),
+        (OWN, "https://example.org, https://example.org", ["https://example.org"], 403),
+        (OWN, "null", ["null"], 101),
+        (OWN, "file://", ["file://"], 101),
+        (OWN, "null", ["https://example.org"], 403),
+        (OWN, "null", "*", 101),
+        (OWN, "http://evil.example", "*", 101),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_an_origin_is_that_of_the_request_or_listed(
+    base: str, origin: str | None, allowed: t.Any, status: int
+):
+    config = Config.from_mapping({"WEBSOCKETS_ALLOWED_ORIGINS": allowed})
+    asked = Request(EnvironBuilder(base_url=base).get_environ())
+    if origin is not None:
+        asked.environ["HTTP_ORIGIN"] = origin
+    if status == 101:
+        check_origin(asked, config.allowed_origins)
+        return
+    with pytest.raises(OriginNotAllowed) as refused:
+        check_origin(asked, config.allowed_origins)
+    assert refused.value.code == 403
+    assert refused.value.description == REFUSED_ORIGIN
+
+
+REFUSED_ORIGIN = (
+    "The Origin field is not the scheme, host and port that this request came to, and "
+    "WEBSOCKETS_ALLOWED_ORIGINS does not list it. Behind a proxy, ProxyFix has to tell the app "
+    "what the browser asked for."
+)
+
+
+def test_a_page_of_another_site_gets_403(app: Flask, serve: Serve, log):
+    sockets = WebSockets(app)
+    asked = []
+    sockets.before_open(lambda: asked.append(request.headers["Origin"]))
+    sockets.route("/loop")(lambda ws: None)
+    server = serve(app)
+    evil = "http://evil.example"
+    for path in ("/", "/loop"):
+        status, head, body = shake(server, path, Origin=evil)
+        assert (status, body) == (403, f"{REFUSED_ORIGIN}\n")
+        assert evil not in head
+        assert shake(server, path, Origin=f"{server.http('')}\n{evil}")[0] == 403
+    assert (asked, log) == ([], [])
+    assert shake(server, Origin=server.http(""))[0] == 101
+    assert shake(server, "/loop", Origin=server.http(""))[0] == 101
+    assert set(asked) == {server.http("")}
+
+
+def test_a_page_of_another_site_may_be_let_in(app: Flask, serve: Serve):
+    app.config["WEBSOCKETS_ALLOWED_ORIGINS"] = ["https://example.org"]
+    WebSockets(app)
+    server = serve(app)
+    assert shake(server, Origin="https://example.org")[0] == 101
+    assert shake(server, Origin=server.http(""))[0] == 101
+    assert shake(server, Origin="https://example.com")[0] == 403
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_behind_a_proxy_the_origin_is_the_proxy_s(app: Flask, serve: Serve, first: bool):
+    if first:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_proto=1, x_host=1)
+    WebSockets(app)
+    if not first:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_proto=1, x_host=1)
+    server = serve(app)
+    forwarded = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "example.org"}
+    assert shake(server, Origin="https://example.org", **forwarded)[0] == 101
+    assert shake(server, Origin=server.http(""), **forwarded)[0] == 403
+    # A proxy that tells nothing: the app knows only what the proxy has asked for.
+    assert shake(server, Origin="https://example.org")[0] == 403
+
+
+# Places
+
+
+FULL = "There are as many connections as this server takes.\n"
+
+
+def places(app: Flask) -> Places:
+    return app.extensions["websockets"].places
+
+
+def test_places_are_taken_and_given_back():
+    some = Places(2)
+    some.take()
+    some.take()
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            some.take()
+    some.give_back()
+    some.take()
+    with pytest.raises(Unavailable):
+        some.take()
+
+
+def test_threads_never_take_more_places_than_there_are():
+    some, taken, lock = Places(7), [0, 0, 0], threading.Lock()
+    start = threading.Barrier(8)
+
+    def work():
+        start.wait(10)
+        for _ in range(2000):
+            try:
+                some.take()
+            except Unavailable:
+                continue
+            with lock:
+                taken[0] += 1
+                taken[1] = max(taken[1], taken[0])
+                taken[2] += 1
+            with lock:
+                taken[0] -= 1
+            some.give_back()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert taken[0] == some._taken == 0
+    assert taken[1] <= 7
+    assert taken[2] >= 2000
+
+
+def test_past_the_limit_a_handshake_gets_503(app: Flask, serve: Serve, log):
+    app.config["WEBSOCKETS_MAX_CONNECTIONS"] = 2
+    WebSockets(app)
+    other = WebSockets(app, path="/other", endpoint="other")
+    other.before_open(lambda: pytest.fail("it is called past the limit"))
+    app.add_url_rule("/page", view_func=lambda: "page", endpoint="page")
+    server = serve(app)
+    first, second = server.connect(), server.connect()
+    for path in ("/", "/other"):  # the limit is the app's
+        status, head, body = shake(server, path)
+        assert (status, body) == (503, FULL)
+        assert field(head, "Retry-After") == ["5"]
+    assert shake(server, "/page", Upgrade=None)[::2] == (200, "page")
+    assert shake(server, Sec_WebSocket_Key=None)[0] == 400
+    assert places(app)._taken == 2
+    first.close()
+    wait_until(lambda: places(app)._taken == 1, "the place is given back")
+    server.connect()
+    assert shake(server)[0] == 503
+    second.shutdown()
+    wait_until(lambda: places(app)._taken == 1, "the place is given back")
+    assert log == []
+
+
+def test_at_once_no_more_get_in_than_there_is_room_for(app: Flask, serve: Serve):
+    app.config["WEBSOCKETS_MAX_CONNECTIONS"] = 5
+    WebSockets(app)
+    start, server = threading.Barrier(20), serve(app)
+    statuses: list[int] = []
+
+    def knock():
+        start.wait(10)
+        try:
+            server.connect()
+            statuses.append(101)
+        except websocket.WebSocketBadStatusException as error:
+            statuses.append(error.status_code)
+
+    threads = [threading.Thread(target=knock) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(statuses) == [101] * 5 + [503] * 15
+
+
+def test_the_refusal_can_be_handled_by_class(app: Flask, serve: Serve):
+    app.config["WEBSOCKETS_MAX_CONNECTIONS"] = 1
+    WebSockets(app)
+    app.register_error_handler(Unavailable, lambda error: ("later", 503, {"Retry-After": "60"}))
+    server = serve(app)
+    client = server.connect()
+    status, head, body = shake(server)
+    assert (status, field(head, "Retry-After"), body) == (503, ["60"], "later")
+    client.close()
+
+
+def test_a_handshake_under_way_has_a_place(app: Flask, serve: Serve):
+    app.config["WEBSOCKETS_MAX_CONNECTIONS"] = 1
+    sockets = WebSockets(app)
+    other: list[int] = []
+
+    @sockets.before_open
+    def ask():
+        # In the middle of one handshake, another.
+        with pytest.raises(Unavailable):
+            places(app).take()
+        other.append(places(app)._taken)
+
+    server = serve(app)
+    assert shake(server)[0] == 101
+    assert other == [1]
+
+
+def test_the_place_is_given_back_whatever_happens(app: Flask, serve: Serve, log):
+    app.config["WEBSOCKETS_MAX_CONNECTIONS"] = 1
+    sockets = WebSockets(app)
+    broken = WebSockets(app, path="/broken", endpoint="broken")
+    sockets.route("/loop")(lambda ws: ws.send("at once"))
+    sockets.route("/broken-loop", endpoint="broken-loop")(lambda ws: 1 / 0)
+
+    @sockets.before_open
+    @broken.before_open
+    def judge():
+        what = request.args.get("before")
+        return ("no", 403) if what == "refuse" else abort(401) if what == "abort" else None
+
+    @app.after_request
+    def fail_or_refuse(response):
+        what = request.args.get("after")
+        return make_response("no", 418) if what == "refuse" else 1 / 0 if what else response
+
+    @broken.on_open
+    @broken.on_close
+    def broken_hook():
+        raise ZeroDivisionError
+
+    @sockets.on_message
+    def fail(message):
+        raise ZeroDivisionError
+
+    server = serve(app)
+    for query, status in [
+        ("before=refuse", 403),
+        ("before=abort", 401),
+        ("after=refuse", 418),
+        ("after=raise", 500),
+    ]:
+        assert shake(server, f"/?{query}")[0] == status
+        wait_until(lambda: places(app)._taken == 0, query)
+    for path in ("/broken", "/loop", "/broken-loop"):
+        client = server.connect(path)
+        drain(client)
+        client.shutdown()
+        wait_until(lambda: places(app)._taken == 0, path)
+    client = server.connect()
+    client.send("fail")
+    assert client.recv_close() == (1011, "")
+    client.shutdown()
+    wait_until(lambda: places(app)._taken == 0, "a handler failed")
+    assert shake(server)[0] == 101  # the client leaves without a Close
+    wait_until(lambda: places(app)._taken == 0, "the client has left")
+
+
+def test_the_place_of_a_client_that_is_gone_before_its_101(app: Flask, serve: Serve):
+    app.config["WEBSOCKETS_MAX_CONNECTIONS"] = 1
+    sockets = WebSockets(app)
+    handshakes, gone = [], threading.Event()
+
+    @sockets.before_open
+    def wait():
+        handshakes.append(places(app)._taken)
+        wait_until(gone.is_set, "the client is gone")
+
+    server = serve(app)
+    sock = socket.create_connection(("127.0.0.1", server.port), 10)
+    fields = "".join(f"{name}: {value}\r\n" for name, value in FIELDS.items())
+    sock.sendall(f"GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode())
+    wait_until(lambda: handshakes == [1], "the handshake is under way")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()  # with an RST
+    gone.set()
+    wait_until(lambda: places(app)._taken == 0, "the place is given back")
+    assert shake(server)[0] == 101
+    assert handshakes == [1, 1]
+
+
+# What a client sends stays what it is
+
+
+def test_a_path_begins_no_line_of_the_log(app: Flask, serve: Serve, log):
+    sockets = WebSockets(app, path="/<name>")
+
+    @sockets.on_message
+    def fail(message):
+        raise ZeroDivisionError
+
+    client = serve(app).connect("/a%0aERROR:%20b%1b%5b31m%e2%80%a8%c3%a9")
+    client.send("x")
+    assert client.recv_close() == (1011, "")
+    client.shutdown()
+    (record,) = log
+    message = record.getMessage()
+    assert message.partition(" of ")[2] == "/a\\nERROR: b\\x1b[31m\\u2028\u00e9"
 
 
 def test_a_page_and_a_socket_share_a_url(app: Flask, serve: Serve):
@@ -474,7 +897,7 @@ def test_behind_a_proxy_urls_are_those_of_the_proxy(app: Flask, serve: Serve, fi
         "X-Forwarded-Host: example.org",
         "X-Forwarded-Prefix: /x",
     ]
-    client = serve(app).connect("/socket", header=forwarded)
+    client = serve(app).connect("/socket", header=forwarded, origin="https://example.org")
     assert client.recv() == "wss://example.org/x/socket"
 
 

@@ -24,6 +24,8 @@ LAYERS = [
     ["handshake"],
     ["dispatch"],
     ["context", "handlers"],
+    ["linear"],
+    ["patterns"],
     ["connection"],
     ["link"],
     ["rooms", "config"],
@@ -63,7 +65,7 @@ def imports(module: str) -> t.Iterator[str]:
             for alias in node.names:
                 # "from .protocol import frames" imports a module, not only a name.
                 name = f"{base}.{alias.name}"
-                if base == f"{PACKAGE}.protocol._speedups":
+                if base.endswith("._speedups"):
                     continue  # it is no Python, and imports nothing of ours
                 yield name if name in MODULES else base
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in (

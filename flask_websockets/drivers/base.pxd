@@ -12,9 +12,12 @@ cdef class Transport:
     cdef object _piece
     cdef int _flushers
     cdef public bint _closed
+    cdef public bint is_reading
     cdef object __weakref__
 
     cpdef read(self, timeout)
+    cpdef bint begin_reading(self) except -1
+    cpdef end_reading(self)
     cpdef queue(self, bytes data)
     cpdef hold(self, bytes data)
     cpdef push(self)
@@ -26,6 +29,7 @@ cdef class Transport:
     cpdef bint is_here(self) except -1
     cpdef bint is_serving(self) except -1
     cpdef _receive(self)
+    cpdef Py_ssize_t _send(self, data) except -1
     @cython.locals(sent=Py_ssize_t)
     cpdef bint _push(self) except -1
     @cython.locals(count=Py_ssize_t, size=Py_ssize_t, outbox=list)

@@ -100,6 +100,7 @@ class Transport:
         self._piece: bytes | memoryview = b""  # what of the outbox is being sent
         self._flushers = 0
         self._closed = False
+        self.is_reading = False
         sock.settimeout(0)
         try:
             # Small frames leave at once; without it 64 KiB echoes take 40 ms.
@@ -148,6 +149,20 @@ class Transport:
                 return None
             if not wait(timeout):
                 return None
+
+    def begin_reading(self) -> bool:
+        """Let nobody else read until :meth:`end_reading`. Never waits.
+
+        :return: False if somebody else reads.
+        """
+        if self.is_reading:
+            return False
+        self.is_reading = True
+        return True
+
+    def end_reading(self) -> None:
+        """Let others read."""
+        self.is_reading = False
 
     def queue(self, data: bytes) -> None:
         """Put *data* behind what waits to be sent. Call it between lock and unlock.
@@ -290,6 +305,9 @@ class Transport:
         finally:
             self.unlock()
 
+    def _send(self, data: bytes | memoryview) -> int:
+        return self._socket.send(data)
+
     # The outbox
 
     def _finish_flush(self, stall: float | None) -> None:
@@ -333,7 +351,7 @@ class Transport:
                 piece = self._piece = self._next_piece()
             try:
                 # TLS wants the very same bytes again after it could not go on.
-                sent = self._socket.send(piece)
+                sent = self._send(piece)
             except _WOULD_BLOCK:
                 return False
             except OSError:

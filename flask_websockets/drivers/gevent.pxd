@@ -18,6 +18,7 @@ cdef class GeventTransport(Transport):
 
 cdef class EventTransport(GeventTransport):
     cdef object _handler
+    cdef int _descriptor
     cdef Dispatcher _dispatcher
     cdef object _watcher
     cdef bint _is_watched
@@ -41,7 +42,7 @@ cdef class Dispatcher:
     cdef object _hub
     cdef object _ready
     cdef list _idle
-    cdef public object buffer
+    cdef public bytearray buffer
     cdef list _held
     cdef bint _is_called
     cdef set _connections

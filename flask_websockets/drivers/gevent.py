@@ -28,6 +28,8 @@ from .pywsgi import can_forget_socket
 from .pywsgi import company_of_server
 from .pywsgi import current_server
 from .stopping import Company
+from .syscalls import receive
+from .syscalls import write
 
 # The real ones, whether or not the program is monkey-patched.
 _native_thread = get_original("threading", "get_ident")
@@ -191,6 +193,7 @@ class EventTransport(GeventTransport):
         # The real socket below gevent's: nothing of it ever waits.
         super().__init__(sock._sock, early)
         self._handler = handler
+        self._descriptor = -1  # of our own, once the server has forgotten the socket
         self._dispatcher = dispatcher()
         self._watcher: t.Any = None
         self._is_watched = False
@@ -244,6 +247,7 @@ class EventTransport(GeventTransport):
             return False  # there are no more of them
         handler.socket = None  # the server closes its own descriptor, and this one stays
         self._socket = t.cast("socket.socket", _socket.socket(fileno=descriptor))
+        self._descriptor = descriptor
         return True
 
     def _begin(self) -> None:
@@ -297,9 +301,16 @@ class EventTransport(GeventTransport):
 
     def _receive(self) -> bytes:
         # A buffer of the hub's: to make one of this size for each read costs more than to copy.
-        view = self._dispatcher.buffer
-        size = self._socket.recv_into(view)
-        return bytes(view[:size])
+        buffer = self._dispatcher.buffer
+        if self._descriptor >= 0:
+            return receive(self._descriptor, buffer)
+        size = self._socket.recv_into(buffer)
+        return bytes(memoryview(buffer)[:size])
+
+    def _send(self, data: bytes | memoryview) -> int:
+        if self._descriptor >= 0 and type(data) is bytes:
+            return write(self._descriptor, data)
+        return self._socket.send(data)
 
     def release(self) -> None:
         """Send what is held: the hub runs."""
@@ -340,7 +351,8 @@ class EventTransport(GeventTransport):
             if self._over is not None:
                 self._over.set()
             elif self._watcher is not None:
-                self._socket.close()  # a descriptor of our own
+                self._descriptor = -1  # soon somebody else's
+                self._socket.close()
             self._leave()  # last: a server that stops waits for it
 
     def kill(self) -> None:
@@ -365,7 +377,7 @@ class Dispatcher:
         self._hub = hub
         self._ready: deque[EventTransport] = deque()
         self._idle: list[gevent.Greenlet[..., None]] = []
-        self.buffer = memoryview(bytearray(_READ_SIZE))
+        self.buffer = bytearray(_READ_SIZE)
         self._held: list[EventTransport] = []
         self._is_called = False  # whether the hub will call _serve
         self._connections: set[EventTransport] = set()

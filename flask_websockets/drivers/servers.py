@@ -7,9 +7,9 @@ returned; until then the connection is ours.
 
 from __future__ import annotations
 
+import _socket
 import importlib.util
 import socket
-import ssl
 import typing as t
 
 from .base import Transport
@@ -18,6 +18,8 @@ from .process import current_process
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
     from _typeshed.wsgi import WSGIEnvironment
+
+Fields = list[tuple[str, str]]
 
 #: For the error that a server without a socket to lend gets.
 SUPPORTED = (
@@ -65,6 +67,26 @@ class Lease(t.NamedTuple):
 
         return ThreadTransport(self.sock, early)
 
+    def refuse(self, start_response: StartResponse, fields: Fields) -> Fields:
+        """Let the response be the last: what came behind the request was meant for a socket.
+
+        A server that reads a request's body to its end before it closes, as pywsgi
+        does, gets to its end at once.
+
+        :param start_response: the server's.
+        :param fields: those of the response.
+        :return: the fields to send.
+        """
+        response: t.Any = getattr(start_response, "__self__", None)
+        if hasattr(response, "force_close"):
+            response.force_close()  # gunicorn goes by this, the others by the field
+        try:
+            # Not the method of a TLS socket: that would end its encryption.
+            _socket.socket.shutdown(getattr(self.sock, "_sock", self.sock), socket.SHUT_RD)
+        except OSError:
+            pass  # the client has left
+        return [*fields, ("Connection", "close")]
+
 
 def lease_socket(environ: WSGIEnvironment) -> Lease | None:
     """Ask the server behind *environ* for the connection's socket.
@@ -72,6 +94,8 @@ def lease_socket(environ: WSGIEnvironment) -> Lease | None:
     :return: None if it lends none.
     """
     stream = environ.get("wsgi.input")
+    # pywsgi wraps its reader for requests that ask for several protocols.
+    stream = getattr(stream, "rfile", stream)
     theirs = environ.get("wsgi.websocket")
     if theirs is not None:
         # gevent-websocket's handler around an application that is not known to be
@@ -95,7 +119,7 @@ def lease_socket(environ: WSGIEnvironment) -> Lease | None:
     return None
 
 
-def end_response(start_response: StartResponse, fields: list[tuple[str, str]]) -> list[bytes]:
+def end_response(start_response: StartResponse, fields: Fields) -> list[bytes]:
     """Give the server what it needs to log the request, once the socket is shut down.
 
     Whatever it still writes goes nowhere; each of them takes that for a client that
@@ -131,8 +155,8 @@ def _read_ahead(stream: t.Any) -> bytes:
     """What a BufferedReader over a socket that does not block holds."""
     try:
         return t.cast(bytes, stream.read1(len(stream.peek())))
-    except (AttributeError, BlockingIOError, ssl.SSLWantReadError):
-        return b""  # not such a reader, or nothing there
+    except (AttributeError, OSError):
+        return b""  # not such a reader, nothing there, or the client has left
 
 
 def _unread(body: t.Any) -> bytes:

@@ -43,6 +43,11 @@ class ThreadTransport(Transport):
         self._life.abort()
         self.shut_down()
 
+    def begin_reading(self) -> bool:
+        # Between a look and a mark another thread might come.
+        with self._lock:
+            return super().begin_reading()
+
     def lock(self) -> None:
         self._lock.acquire()
 

@@ -62,35 +62,37 @@ def encode_message(data not None):
     return result
 
 
-cdef Py_ssize_t _check(bytes data, bytes mask, Py_ssize_t start, Py_ssize_t end) except -1:
-    if len(mask) != 4 or start < 0 or end > len(data) or start > end:
-        raise ValueError("no such part of the data, or no mask of four bytes")
-    return end - start
+cdef bytes _unmask(const unsigned char *source, Py_ssize_t size, const unsigned char *mask):
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
+    _mask(<unsigned char *>PyBytes_AS_STRING(result), source, size, mask)
+    return result
 
 
 def apply_mask(bytes data not None, bytes mask not None, Py_ssize_t start, Py_ssize_t end):
     """The bytes of *data* from *start* to *end*, masked."""
-    cdef Py_ssize_t size = _check(data, mask, start, end)
-    cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
-    _mask(
-        <unsigned char *>PyBytes_AS_STRING(result),
-        <const unsigned char *>PyBytes_AS_STRING(data) + start,
-        size,
-        <const unsigned char *>PyBytes_AS_STRING(mask),
-    )
-    return result
+    if len(mask) != 4 or start < 0 or end > len(data) or start > end:
+        raise ValueError("no such part of the data, or no mask of four bytes")
+    cdef const unsigned char *source = <const unsigned char *>PyBytes_AS_STRING(data) + start
+    return _unmask(source, end - start, <const unsigned char *>PyBytes_AS_STRING(mask))
 
 
-def unmask_text(bytes data not None, bytes mask not None, Py_ssize_t start, Py_ssize_t end):
+cdef const unsigned char *_payload(bytes data, Py_ssize_t start, Py_ssize_t end) except NULL:
+    if start < 4 or end > len(data) or start > end:
+        raise ValueError("no such part of the data, or no mask before it")
+    return <const unsigned char *>PyBytes_AS_STRING(data) + start
+
+
+def unmask(bytes data not None, Py_ssize_t start, Py_ssize_t end):
+    """The payload of a whole frame, from *start* to *end*, with its mask before it."""
+    cdef const unsigned char *source = _payload(data, start, end)
+    return _unmask(source, end - start, source - 4)
+
+
+def unmask_text(bytes data not None, Py_ssize_t start, Py_ssize_t end):
     """The same as text; UnicodeDecodeError if it is not UTF-8."""
-    cdef Py_ssize_t size = _check(data, mask, start, end)
     cdef unsigned char small[SMALL]
-    if size > SMALL:
-        return apply_mask(data, mask, start, end).decode()
-    _mask(
-        small,
-        <const unsigned char *>PyBytes_AS_STRING(data) + start,
-        size,
-        <const unsigned char *>PyBytes_AS_STRING(mask),
-    )
-    return PyUnicode_DecodeUTF8(<const char *>small, size, NULL)
+    cdef const unsigned char *source = _payload(data, start, end)
+    if end - start > SMALL:
+        return _unmask(source, end - start, source - 4).decode()
+    _mask(small, source, end - start, source - 4)
+    return PyUnicode_DecodeUTF8(<const char *>small, end - start, NULL)

@@ -23,7 +23,7 @@ cdef class Protocol:
 
     @cython.locals(
         position=Py_ssize_t, end=Py_ssize_t, start=Py_ssize_t, size=Py_ssize_t,
-        first=int, second=int, opcode=int, is_whole=bint, mask=bytes,
+        first=int, second=int, opcode=int, is_whole=bint,
     )
     cdef _parse(self, bytes data, list events)
     cdef _check_header(self, int first, int second, int opcode)

@@ -31,6 +31,7 @@ from .frames import PONG
 from .frames import RSV1
 from .frames import RSV2_AND_3
 from .frames import TEXT
+from .frames import unmask
 from .frames import unmask_text
 
 
@@ -216,14 +217,13 @@ class Protocol:
             start += 4
             if end < start:
                 break
-            mask = data[start - 4 : start]
             position = start + size
             if is_whole and position <= end:
                 if opcode == BINARY:
-                    events.append(apply_mask(data, mask, start, position))
+                    events.append(unmask(data, start, position))
                     continue
                 try:
-                    events.append(unmask_text(data, mask, start, position))
+                    events.append(unmask_text(data, start, position))
                 except UnicodeDecodeError:
                     raise _Broken(CloseCode.INVALID_PAYLOAD, "text is not UTF-8") from None
                 continue
@@ -231,18 +231,19 @@ class Protocol:
                 if end < position:
                     position = start - 6  # a control frame's header has six bytes
                     break
-                payload = apply_mask(data, mask, start, position)
+                payload = unmask(data, start, position)
                 self.has_controls = True
                 events.append(self._read_control(opcode, payload))
                 if opcode == CLOSE:
                     self._done = True
                     return
                 continue
-            self._start_frame(first, opcode, size, mask)
+            self._start_frame(first, opcode, size, data[start - 4 : start])
             position = start
             if size == 0 and self._fin:
                 events.append(self._finish_message())
-        self._buffer = data[position:]
+        if position < end:
+            self._buffer = data[position:]
 
     def _check_header(self, first: int, second: int, opcode: int) -> None:
         """Refuse a frame by its first two bytes, before any more of it is read."""

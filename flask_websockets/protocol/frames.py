@@ -61,17 +61,23 @@ def apply_mask(data: bytes, mask: bytes, start: int, end: int) -> bytes:
     return (part ^ int.from_bytes(repeated, order)).to_bytes(size, order)
 
 
-def unmask_text(data: bytes, mask: bytes, start: int, end: int) -> str:
+def unmask(data: bytes, start: int, end: int) -> bytes:
+    """The payload of a whole frame, from *start* to *end*, with its mask before it."""
+    return apply_mask(data, data[start - 4 : start], start, end)
+
+
+def unmask_text(data: bytes, start: int, end: int) -> str:
     """The same as text.
 
     :raises UnicodeDecodeError: if it is not UTF-8.
     """
-    return apply_mask(data, mask, start, end).decode()
+    return unmask(data, start, end).decode()
 
 
 try:
     from ._speedups import apply_mask as apply_mask
     from ._speedups import encode_message as encode_message
+    from ._speedups import unmask as unmask
     from ._speedups import unmask_text as unmask_text
 except ImportError:
     pass  # not compiled

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import ipaddress
 import re
 
 #: :rfc:`6455#section-1.3`.
@@ -16,6 +17,16 @@ _TOKENS = re.compile(_TOKEN)
 _ITEM = re.compile(
     rf"[ \t]*(?:({_TOKEN})[ \t]*)?(?:=[ \t]*(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*)\")[ \t]*)?([;,]|\Z)"
 )
+
+_ORIGIN = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*)://"
+    r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::([0-9]{1,5}))?"
+)
+#: The scheme and the port of a page whose socket, or whose proxy, says something else.
+_SCHEMES = {"ws": "http", "wss": "https"}
+_PORTS = {"http": 80, "https": 443}
+#: Origins without a host: of a page in a sandbox or from a file; and Electron's from a file.
+_OPAQUE = ("null", "file://")
 
 
 def accept_key(key: str) -> str:
@@ -43,6 +54,33 @@ def split_tokens(value: str) -> list[str]:
         if item and not _TOKENS.fullmatch(item):
             raise ValueError(f"{item[:40]!r} is not a token")
     return [item for item in items if item]
+
+
+def has_token(value: str, token: str) -> bool:
+    """Whether *token*, in lower case, is in a list such as Upgrade and Connection."""
+    return any(item.strip(" \t") == token for item in value.lower().split(","))
+
+
+def normalize_origin(value: str) -> str:
+    """Write an origin (:rfc:`6454#section-7`) in the one way that can be compared.
+
+    :return: the scheme and the host in lower case, and the port unless it is the scheme's
+        own. A socket's scheme becomes that of its page.
+    :raises ValueError: if it is no origin, as with a path, or is several.
+    """
+    if value in _OPAQUE:
+        return value
+    match = _ORIGIN.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value[:40]!r} is not an origin")
+    scheme, host, digits = match[1].lower(), match[2].lower(), match[3]
+    scheme = _SCHEMES.get(scheme, scheme)
+    if host.startswith("["):
+        host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    port = None if digits is None else int(digits)
+    if port is not None and not 0 < port < 65536:
+        raise ValueError(f"{port} is not a port")
+    return f"{scheme}://{host}" + ("" if port in (None, _PORTS.get(scheme)) else f":{port}")
 
 
 def parse_extensions(value: str) -> list[tuple[str, list[tuple[str, str | None]]]]:

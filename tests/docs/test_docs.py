@@ -112,15 +112,20 @@ def test_configuration_names_every_key():
 def test_handshake_page_has_every_sentence():
     page = " ".join((ROOT / "docs/handshake.rst").read_text().split())
     tree = ast.parse(Path(handshake.__file__).read_text())
+    refusals = {
+        name
+        for name, value in vars(handshake).items()
+        if isinstance(value, type) and issubclass(value, flask_websockets.HandshakeError)
+    }
     sentences = [
         part
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") in ("BadHandshake", "UpgradeRequired", "ServerUnsupported")
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in refusals
         for part in ast.walk(node.args[0])
         if isinstance(part, ast.Constant) and isinstance(part.value, str)
     ]
-    assert len(sentences) >= 10
+    assert len(refusals) == 6
+    assert len(sentences) >= 15
     for sentence in sentences:
         assert " ".join(sentence.value.split()) in page
 

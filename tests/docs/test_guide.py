@@ -58,6 +58,11 @@ def test_handlers_talk(serve):
     assert client.recv_close() == (1000, "")
     crowd = talk(serve, page, "/games/7/crowd", "how many?")
     assert crowd == ["Welcome to game 7.", "1 are here"]
+    # The careful one, with what would keep another busy.
+    client = serve(run_page(ROOT / page)["careful"]).connect()
+    for message, reply in (("one two", "2 words"), ("a" * 100 + "!", "no words")):
+        client.send(message)
+        assert client.recv() == reply
 
 
 def test_connection_talks(serve):

@@ -99,7 +99,7 @@ def test_logs_say_who_came_and_went(serve, caplog):
     client = serve(page["app"]).connect()
     client.send_close(4001, b"bye")
     client.recv_close()
-    wait_until(lambda: "closed with 4001 bye" in caplog.text, "on_close has logged")
+    wait_until(lambda: "closed with 4001 'bye'" in caplog.text, "on_close has logged")
     assert "opened from 127.0.0.1" in caplog.text
 
 
@@ -135,6 +135,20 @@ def test_400_says_why(app, sockets, serve, change, sentence):
     assert status == 400
     assert sentence in response
     assert sentence in PAGE
+
+
+def test_403_and_503_say_why(app, serve):
+    app.config["WEBSOCKETS_MAX_CONNECTIONS"] = 1
+    WebSockets(app)
+    server = serve(app)
+    client = server.connect()
+    for origin, expected, sentence in (
+        ("http://localhost:3000", 403, "The Origin field is not the scheme, host and port that"),
+        (None, 503, "There are as many connections as this server takes"),
+    ):
+        status, response = ask(server.port, Origin=origin)
+        assert (status, sentence in response, sentence in PAGE) == (expected, True, True)
+    client.close()
 
 
 def test_what_a_proxy_took_away_is_426_or_the_page(app, sockets, serve):

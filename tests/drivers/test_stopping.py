@@ -22,6 +22,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "servers"))
 
 from harness import Client
 from harness import frame
+from harness import HANDSHAKE
 from harness import open_raw
 from harness import Process
 
@@ -304,6 +305,13 @@ def read_to_end(sock: socket.socket) -> bytes:
     return b"".join(iter(lambda: sock.recv(100), b""))
 
 
+def read_page(sock: socket.socket) -> bytes:
+    page = b""
+    while not page.endswith(b"a page"):
+        page += sock.recv(1000)
+    return page
+
+
 def has_ended(pid: int) -> bool:
     """Whether a process is gone, or a zombie."""
     try:
@@ -343,6 +351,26 @@ def test_a_second_signal_ends_gunicorn_s_worker_at_once(start: t.Callable[..., P
     server.wait_for(lambda: has_ended(pid), "its end")
     assert time.monotonic() - started < 2 * SOON
     sock.close()
+
+
+@pytest.mark.parametrize("kind", ["pywsgi", "gevent", "gevent_pywsgi", "gthread"])
+def test_a_server_that_stops_takes_no_handshake(start: t.Callable[..., Process], kind: str):
+    server = start(kind, CLOSE_TIMEOUT="5")
+    silent = open_and_echo(server)
+    # A connection that is open already, and kept for another request.
+    with server.socket() as other:
+        other.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert read_page(other).startswith(b"HTTP/1.1 200 ")
+        terminate(server)
+        assert silent.recv(9, 0x100) == b"\x81\x07goodbye"
+        head = f"GET / HTTP/1.1\nHost: localhost\n{HANDSHAKE}\n"
+        other.sendall(head.replace("\n", "\r\n").encode())
+        answer = read_to_end(other)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: 5\r\n" in answer
+    assert answer.endswith(b"The server is about to stop.\n")
+    silent.close()
+    assert server.process.wait(30) == 0
 
 
 @pytest.mark.parametrize("kind", ["pywsgi", "flask-run"])

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import random
+import re
 import typing as t
 
 import pytest
 
+from flask_websockets.protocol import handshake
 from flask_websockets.protocol.handshake import accept_key
+from flask_websockets.protocol.handshake import has_token
 from flask_websockets.protocol.handshake import is_valid_key
+from flask_websockets.protocol.handshake import normalize_origin
 from flask_websockets.protocol.handshake import parse_extensions
 from flask_websockets.protocol.handshake import split_tokens
 
@@ -97,6 +102,127 @@ def test_a_long_item_is_named_by_its_start() -> None:
     with pytest.raises(ValueError) as refused:
         split_tokens("(" * LONG)
     assert str(refused.value) == f"{'(' * 40!r} is not a token"
+
+
+# Upgrade and Connection
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("websocket", True),
+        ("WebSocket", True),
+        (" websocket\t", True),
+        ("h2c,websocket", True),
+        ("websocket, h2c", True),
+        (",, websocket ,", True),
+        ("websocket, websocket", True),
+        ("", False),
+        ("websocketx", False),
+        ("xwebsocket", False),
+        ("web socket", False),
+        ("websocket h2c", False),
+        ("websocket/13", False),
+        ("websocket;q=1", False),
+        ('"websocket"', False),
+        ("\xa0websocket", False),
+        ("websocket\x00", False),
+        ("," * LONG, False),
+    ],
+)
+def test_a_token_is_found_whole(value: str, found: bool) -> None:
+    assert has_token(value, "websocket") is found
+
+
+# Origin
+
+
+@pytest.mark.parametrize(
+    ("value", "normal"),
+    [
+        ("http://example.org", "http://example.org"),
+        ("HTTPS://Example.ORG", "https://example.org"),
+        ("http://example.org:80", "http://example.org"),
+        ("https://example.org:443", "https://example.org"),
+        ("http://example.org:443", "http://example.org:443"),
+        ("https://example.org:80", "https://example.org:80"),
+        ("http://example.org:8000", "http://example.org:8000"),
+        ("http://example.org:08000", "http://example.org:8000"),
+        ("http://example.org:1", "http://example.org:1"),
+        ("http://example.org:65535", "http://example.org:65535"),
+        ("ws://example.org:80", "http://example.org"),
+        ("wss://example.org:443", "https://example.org"),
+        ("wss://example.org", "https://example.org"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("http://[::1]:5000", "http://[::1]:5000"),
+        ("http://[0:0::0001]", "http://[::1]"),
+        ("https://[2001:DB8::A]:443", "https://[2001:db8::a]"),
+        ("http://my_backend", "http://my_backend"),
+        ("http://localhost.", "http://localhost."),
+        ("chrome-extension://abcdefgh", "chrome-extension://abcdefgh"),
+        ("null", "null"),
+        ("file://", "file://"),
+    ],
+)
+def test_an_origin_is_written_in_one_way(value: str, normal: str) -> None:
+    assert normalize_origin(value) == normal
+    assert normalize_origin(normal) == normal
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "*",
+        "example.org",
+        "//example.org",
+        "http:",
+        "http://",
+        "http:///",
+        "http://example.org/",
+        "http://example.org/path",
+        "http://example.org?query",
+        "http://example.org#part",
+        "http://*.example.org",
+        "http://ada@example.org",
+        "http://example.org:",
+        "http://example.org:0",
+        "http://example.org:65536",
+        "http://example.org:-1",
+        "http://example.org:8o",
+        "http://example.org:\N{ARABIC-INDIC DIGIT EIGHT}",
+        "http://example.org:80:80",
+        "http://example.org,http://example.org",
+        "http://example.org, http://example.org",
+        "http://example.org http://example.org",
+        " http://example.org",
+        "http://example.org ",
+        "http://example.org\n",
+        "http://example.org\x00",
+        "http://exam\x00ple.org",
+        "http://b\xfccher.example",
+        "\N{KELVIN SIGN}://example.org",
+        "1http://example.org",
+        "http://::1",
+        "http://[::1",
+        "http://[::1]]",
+        "http://[]",
+        "http://[1.2.3.4]",
+        "http://[::g]",
+        "http://[::1%25eth0]",
+        "http://" + "a" * 256,
+        "NULL",
+        "null, null",
+        "file:///home",
+        "http" * LONG,
+        "http://" + "a." * LONG,
+        "http://[" + ":" * LONG + "]",
+    ],
+    ids=lambda value: repr(value[:50]),
+)
+def test_anything_else_is_no_origin(value: str) -> None:
+    with pytest.raises(ValueError):
+        normalize_origin(value)
 
 
 # Sec-WebSocket-Extensions
@@ -199,6 +325,33 @@ def test_malformed_extensions_are_refused_by_name(value: str, message: str) -> N
 def test_64_kib_of_nothing_but_separators_is_an_empty_list(value: str) -> None:
     assert parse_extensions(value) == []
     assert split_tokens(value) == []
+
+
+class CountedItem:
+    """Stands in for the pattern of one item, and notes what it reads."""
+
+    def __init__(self) -> None:
+        self._pattern = handshake._ITEM
+        self.matches: list[tuple[int, int]] = []
+
+    def match(self, value: str, position: int) -> re.Match[str] | None:
+        match = self._pattern.match(value, position)
+        self.matches.append((position, len(value) if match is None else match.end()))
+        return match
+
+
+@pytest.mark.parametrize("size", [1000, 10_000, 100_000])
+@pytest.mark.parametrize("piece", [",", ", ", "foo,", "foo;a=1,", "foo; a;b;c,", "foo; a;;"])
+def test_an_extension_is_read_once(monkeypatch: pytest.MonkeyPatch, piece: str, size: int) -> None:
+    counted = CountedItem()
+    monkeypatch.setattr(handshake, "_ITEM", counted)
+    value = piece * (size // len(piece))
+    with contextlib.suppress(ValueError):
+        parse_extensions(value)
+    # Each match begins where the last one ended: what is read is as long as the value.
+    ends = [0, *(end for _, end in counted.matches)]
+    assert [begin for begin, _ in counted.matches] == ends[:-1]
+    assert sum(end - begin for begin, end in counted.matches) <= len(value)
 
 
 @pytest.mark.timeout(10)  # a bound for what hangs, not a measurement

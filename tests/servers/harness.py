@@ -197,12 +197,12 @@ def read_response(sock: socket.socket) -> tuple[int, str, str]:
 
 
 def read_to_end(sock: socket.socket) -> bytes:
-    """All bytes up to the end of the connection; a reset is an end too."""
+    """All bytes up to the end of the connection; a reset, or an alert of TLS, is an end too."""
     data = b""
     try:
         while piece := sock.recv(65536):
             data += piece
-    except ConnectionError:
+    except (ConnectionError, ssl.SSLError):
         pass
     return data
 
