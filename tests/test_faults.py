@@ -256,6 +256,7 @@ class Endpoint:
     """A socket at ``/<name>`` that echoes, with notes of what becomes of its connections."""
 
     def __init__(self, app: Flask, log: list[logging.LogRecord]) -> None:
+        self._app = app
         self.sockets = WebSockets(app, path="/<name>")
         self.closes: list[tuple[str, int]] = []
         self.signalled: list[type[BaseException]] = []
@@ -300,6 +301,7 @@ class Endpoint:
         wait_until(are_freed, "the connection is freed")
         assert len(self.sockets.clients) == others
         assert len(self.sockets._rooms()._rooms) == others
+        assert self._app.extensions["websockets"].places._taken == others
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ def inside() -> dict[str, t.Any]:
         "greenlets": len(alive),
         "clients": len(sockets.clients),
         "rooms": len(sockets._rooms()._rooms) + len(sockets._rooms()._joined),
+        "places": app.extensions["websockets"].places._taken,
         "sessions": types["flask_websockets.dispatch.Session"],
         "blocks": sys.getallocatedblocks(),
         "memory": pages * os.sysconf("SC_PAGE_SIZE"),

@@ -265,7 +265,7 @@ def test_connections_that_come_and_go_leave_nothing(start: Start, name: str):
     # With an arena for each thread, how much malloc keeps is chance.
     server = start(COMMANDS[name], environ={"MALLOC_ARENA_MAX": "1"})
     come_and_go(server, 500)
-    gone = {"clients": 0, "rooms": 0, "sessions": 0}
+    gone = {"clients": 0, "rooms": 0, "places": 0, "sessions": 0}
     before = wait_until_calm(server, {**gone, "descriptors": 40, "threads": 2, "greenlets": 40})
     come_and_go(server, CONNECTIONS)
     same = {key: before[key] for key in ("descriptors", "threads")}
