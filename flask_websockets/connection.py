@@ -294,8 +294,10 @@ class WebSocket:
 
     def finish(self) -> None:
         """End the closing handshake within its time. No broadcast comes afterwards."""
-        self._opened().finish()
-        self._rooms.remove(self)
+        try:
+            self._opened().finish()
+        finally:
+            self._rooms.remove(self)  # also where the server ends the task that waits
 
     def leave_all(self) -> None:
         """Leave all rooms, once ``on_close`` could see them."""

@@ -146,8 +146,9 @@ class SocketContext:
             # so it gets one of its own beneath it.
             contexts.insert(0, self.app.app_context())
         for context in contexts:
-            context.push()
+            # First: it is current when a receiver of appcontext_pushed fails.
             self._pushed.append(context)
+            context.push()
 
 
 class ConnectionContext:
@@ -212,9 +213,9 @@ class ConnectionContext:
             _cv_request.set(self._request)
 
     def _turn(self, function: t.Callable[[T], R], argument: T) -> R:
-        if _pushed:
-            appcontext_pushed.send(self._app, _async_wrapper=self._app.ensure_sync)
         try:
+            if _pushed:
+                appcontext_pushed.send(self._app, _async_wrapper=self._app.ensure_sync)
             result = function(argument)
         except BaseException as error:
             self._tear_down(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import typing as t
 from contextlib import ExitStack
 from dataclasses import fields
@@ -22,6 +23,7 @@ from .handlers import Handlers
 from .handlers import Incoming
 from .handlers import UNHEARD
 from .handlers import Values
+from .interrupts import is_interrupt
 from .protocol import CloseCode
 from .rooms import Clients
 from .rooms import Message
@@ -62,7 +64,8 @@ class Session:
         self._loop = loop
         self._path = request.request.path
         self._context = ConnectionContext(app, request, ws)
-        self._logged: Exception | None = None
+        # Several, as turns may be within one another or beside: see ConnectionContext.run.
+        self._logged: list[BaseException] = []
 
     # The connection's life, for the driver
 
@@ -76,15 +79,11 @@ class Session:
 
         :return: whether messages are to be handled; if not, what is left is :meth:`end`.
         """
-        if self.handlers.on_open:
-            self._turn(self._attempt, self._opened)
-            if not self.ws.connected:
-                return False  # on_open closed it, failed, or took longer than the client stayed
-        if self._loop is None:
-            return True
-        self._turn(self._attempt, self._run_loop)
-        self.ws.close(CloseCode.NORMAL_CLOSURE)
-        return False
+        try:
+            return self._begin()
+        except Exception as error:
+            self._fail(error)
+            return False
 
     def proceed(self, wait: bool) -> bool:
         """Read once, and handle the messages that have come.
@@ -99,10 +98,9 @@ class Session:
                 if message is None:
                     break
                 self._turn(self._attempt_message, message)
-        except RuntimeError as error:
-            # A task that a handler started receives in our place.
-            self._log(error)
-            self.ws.close(CloseCode.INTERNAL_ERROR)
+        except Exception as error:
+            # A RuntimeError: a task that a handler started receives in our place.
+            self._fail(error)
         self.ws.flush()
         return self.ws.is_open
 
@@ -118,6 +116,7 @@ class Session:
         """End the connection in whatever state: tasks, ``on_close``, rooms, the last bytes."""
         # Each step whatever becomes of the one before.
         with ExitStack() as steps:
+            steps.callback(self._logged.clear)  # their tracebacks refer to all of this
             steps.callback(self._give_back)
             steps.callback(self.ws.hang_up)
             steps.callback(self.ws.leave_all)
@@ -129,6 +128,22 @@ class Session:
         """Our side is about to close, still connected: the last replies."""
         if self.handlers.before_close:
             self._turn(self._attempt, self._closing)
+
+    def _begin(self) -> bool:
+        if self.handlers.on_open:
+            self._turn(self._attempt, self._opened)
+            if not self.ws.connected:
+                return False  # on_open closed it, failed, or took longer than the client stayed
+        if self._loop is None:
+            return True
+        self._turn(self._attempt, self._run_loop)
+        self.ws.close(CloseCode.NORMAL_CLOSURE)
+        return False
+
+    def _fail(self, error: Exception) -> None:
+        """What is ours failed, between two turns."""
+        self._log(error)
+        self.ws.close(CloseCode.INTERNAL_ERROR)
 
     # One turn: a context, some of the user's code, and what it raises
 
@@ -146,10 +161,10 @@ class Session:
             self._context.run(attempt, argument)
         except ConnectionClosed:
             pass  # it meant to send to who has left, and ends quietly
-        except Exception as error:
-            if error is not self._logged:
-                self._log(error)  # a teardown function's
-            self._logged = None
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            self._log_once(error)  # a teardown function's, unless it is logged
             return False
         return True
 
@@ -159,7 +174,7 @@ class Session:
             self._message(incoming)
         except ConnectionClosed:
             raise
-        except Exception as error:
+        except BaseException as error:
             self._answer(error, incoming)
 
     def _attempt(self, function: t.Callable[[], None]) -> None:
@@ -167,20 +182,25 @@ class Session:
             function()
         except ConnectionClosed:
             raise
-        except Exception as error:
+        except BaseException as error:
             self._answer(error)
 
-    def _answer(self, error: Exception, incoming: Incoming | None = None) -> None:
+    def _answer(self, error: BaseException, incoming: Incoming | None = None) -> None:
         """Let an error handler answer for *error*, or log and raise it."""
-        self._attempt_alone(partial(self._reply_to_error, error, incoming))
-
-    def _reply_to_error(self, error: Exception, incoming: Incoming | None) -> None:
         handler = self.handlers.error_handler(error)
         if handler is None and isinstance(error, InvalidMessage):
             handler = _INVALID
-        if handler is None:
-            raise error
-        self._reply(handler, handler.call(error, self.values), incoming)
+        try:
+            if handler is None:
+                raise error
+            self._reply(handler, handler.call(error, self.values), incoming)
+        except ConnectionClosed:
+            raise
+        except BaseException as failure:
+            self._note(failure)
+            raise
+        finally:
+            del error  # its traceback may refer to this frame
 
     def _attempt_alone(self, function: t.Callable[[], object]) -> None:
         """Call *function*, for whose errors no error handler answers."""
@@ -188,13 +208,23 @@ class Session:
             function()
         except ConnectionClosed:
             raise
-        except Exception as error:
-            # Here and not above: loggers can see the request.
-            self._log(error)
-            self._logged = error
+        except BaseException as error:
+            self._note(error)
             raise
 
-    def _log(self, error: Exception) -> None:
+    def _note(self, error: BaseException) -> None:
+        """Log *error* within the turn, for loggers that look at the request."""
+        if not is_interrupt(error):
+            self._log(error)
+            self._logged.append(error)
+
+    def _log_once(self, error: BaseException) -> None:
+        for logged in self._logged:
+            if logged is error:
+                return
+        self._log(error)
+
+    def _log(self, error: BaseException) -> None:
         log_exception(self.app, self.ws.id, self._path, error)
 
     # What is done in a turn
@@ -296,22 +326,28 @@ class Session:
         return self.app.json.dumps(reply if id is None else _with_id(reply, id))
 
 
-def log_exception(app: Flask, id: str, path: str, error: Exception) -> None:
+def log_exception(app: Flask, id: str, path: str, error: BaseException) -> None:
     """Log *error* with its traceback and tell who watches, as Flask does for views.
 
     :param id: that of the connection.
     :param path: of its URL.
     """
-    app.logger.error(
-        "Exception on socket %s of %s",
-        id,
-        repr(path)[1:-1],  # a newline of the client's must not begin a line of the log
-        exc_info=(type(error), error, error.__traceback__),
-    )
+    # A newline of the client's must not begin a line of the log.
+    _write(app, "Exception on socket %s of %s", error, id, repr(path)[1:-1])
     try:
         got_request_exception.send(app, _async_wrapper=app.ensure_sync, exception=error)
+    except BaseException as failure:
+        if is_interrupt(failure):
+            raise
+        _write(app, "A receiver of got_request_exception failed", failure)
+
+
+def _write(app: Flask, sentence: str, error: BaseException, *args: object) -> None:
+    try:
+        app.logger.error(sentence, *args, exc_info=(type(error), error, error.__traceback__))
     except Exception:
-        app.logger.exception("A receiver of got_request_exception failed")
+        # A filter or handler of the logger's; its context is the error that it got.
+        traceback.print_exc()
 
 
 def response_message(response: Response, name: str) -> Message:

@@ -303,7 +303,7 @@ class Handlers:
         """All whose beginnings are not of the type *unheard*."""
         return Index([one for one in self.messages if not isinstance(one.prefix, unheard)])
 
-    def error_handler(self, error: Exception) -> Handler | None:
+    def error_handler(self, error: BaseException) -> Handler | None:
         """The handler for the nearest class of *error*."""
         for cls in type(error).__mro__:
             if cls in self.errors:

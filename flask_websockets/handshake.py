@@ -34,6 +34,7 @@ from .exceptions import Unavailable
 from .exceptions import UpgradeRequired
 from .handlers import Handler
 from .handlers import Handlers
+from .interrupts import is_interrupt
 from .protocol import Protocol
 from .protocol.deflate import negotiate
 from .protocol.deflate import PerMessageDeflate
@@ -217,7 +218,13 @@ class Endpoint:
     def _before_open(self, app: Flask, ws: WebSocket, values: t.Mapping[str, t.Any]) -> t.Any:
         with SocketContext(app, None, ws):
             for handler in self.handlers.before_open:
-                refusal = handler.call(None, values)
+                try:
+                    refusal = handler.call(None, values)
+                except BaseException as error:
+                    if isinstance(error, Exception) or is_interrupt(error):
+                        raise
+                    # Flask makes a 500 of errors; this one would end the server's task.
+                    raise RuntimeError(f"{handler.name} raised {type(error).__name__}.") from error
                 if refusal is not None:
                     return refusal
         return None

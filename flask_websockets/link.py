@@ -224,18 +224,20 @@ class Link:
 
         What is left is :meth:`hang_up`.
         """
-        if self._keeps_reading or self._transport.begin_reading():
-            try:
-                self._await_close()
-            finally:
-                self._keeps_reading = False
-                self._transport.end_reading()
-        else:
-            # Somebody still receives in a task of its own: this wakes it up.
-            self._transport.shut_down()
-            self._gone = True
-        self._set_closed(CloseCode.ABNORMAL_CLOSURE)
-        self._before_close = None  # who calls us is told no more, and can be freed
+        try:
+            if self._keeps_reading or self._transport.begin_reading():
+                try:
+                    self._await_close()
+                finally:
+                    self._keeps_reading = False
+                    self._transport.end_reading()
+            else:
+                # Somebody still receives in a task of its own: this wakes it up.
+                self._transport.shut_down()
+                self._gone = True
+        finally:
+            self._set_closed(CloseCode.ABNORMAL_CLOSURE)
+            self._before_close = None  # who calls us is told no more, and can be freed
 
     def end_tasks(self) -> None:
         """End the tasks that can be ended, and wait until they have."""

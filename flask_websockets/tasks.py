@@ -12,6 +12,7 @@ from .context import SocketContext
 from .dispatch import log_exception
 from .exceptions import ConnectionClosed
 from .handlers import refuse_async
+from .interrupts import is_interrupt
 from .protocol import CloseCode
 
 
@@ -49,7 +50,7 @@ class Task:
         self._function = function
         self._args = args
         self._kwargs = kwargs
-        self._logged: Exception | None = None
+        self._logged: BaseException | None = None
 
     def run(self) -> None:
         """Call the function within its contexts; close the connection if it fails."""
@@ -58,7 +59,9 @@ class Task:
                 self._call()
         except ConnectionClosed:
             pass  # it meant to send to who has left, and ends quietly
-        except Exception as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             if error is not self._logged:
                 self._log(error)  # a teardown function's
             self._logged = None
@@ -69,12 +72,13 @@ class Task:
             self._function(*self._args, **self._kwargs)
         except ConnectionClosed:
             raise
-        except Exception as error:
-            # Here and not above: loggers can see the request.
-            self._log(error)
-            self._logged = error
+        except BaseException as error:
+            if not is_interrupt(error):
+                # Here and not above: loggers can see the request.
+                self._log(error)
+                self._logged = error
             raise
 
-    def _log(self, error: Exception) -> None:
+    def _log(self, error: BaseException) -> None:
         context = self._context
         log_exception(context.app, context.ws.id, context.path, error)

@@ -33,7 +33,7 @@ LAYERS = [
     ["link"],
     ["rooms", "config"],
     ["protocol", "drivers"],
-    ["exceptions", "_build"],
+    ["exceptions", "interrupts", "_build"],
 ]
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 

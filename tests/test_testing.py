@@ -732,7 +732,7 @@ def test_exceptions_of_teardown_functions_come_out(app, client, echo, log):
         failing.clear()
 
 
-def test_what_is_no_exception_of_a_program_comes_out_too(client, sockets, closes):
+def test_what_is_no_exception_of_a_program_comes_out_too(client, sockets, closes, log):
     @sockets.on_message
     def fail(message):
         pytest.fail("said the handler")
@@ -740,7 +740,7 @@ def test_what_is_no_exception_of_a_program_comes_out_too(client, sockets, closes
     with pytest.raises(pytest.fail.Exception, match="said the handler"):
         with connect(client) as socket:
             socket.send("x")
-    assert closes == [(1001, "")]
+    assert closes == [(1011, "")]
     assert not sockets.clients
 
 
@@ -1007,11 +1007,9 @@ def test_a_task_is_told_that_its_connection_closed(client, sockets):
 
     def work(word):
         ws.send(word)
-        try:
+        with pytest.raises(ConnectionClosed, match="code 1000"):
             ws.sleep(60)
-        except ConnectionClosed as closed:
-            assert closed.code == 1000
-            ended.set()
+        ended.set()
 
     @sockets.on_message
     def begin(message):

@@ -9,6 +9,7 @@ kernel what it takes; :meth:`Transport.flush` waits for the rest, or
 
 from __future__ import annotations
 
+import math
 import socket as socket_module
 import ssl
 import threading
@@ -63,6 +64,30 @@ class Alarm(t.Protocol):
 
     def set(self) -> object:
         """Wake all who wait, now and later."""
+
+
+class Ended:
+    """In the place of a life that is over, which would refer to the transport in a circle."""
+
+    due = math.inf
+
+    def start(self) -> bool:
+        return False
+
+    def proceed(self, wait: bool) -> bool:
+        return False
+
+    def go_away(self, code: int) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+ENDED: t.Final = Ended()
 
 
 class Transport:

@@ -20,6 +20,7 @@ from gevent.monkey import get_original
 from gevent.monkey import is_module_patched
 
 from .base import Alarm
+from .base import ENDED
 from .base import Life
 from .base import T
 from .base import Transport
@@ -65,6 +66,7 @@ class GeventTransport(Transport):
         self._thread = _native_thread()
         self._greenlet = gevent.getcurrent()
         self._waiting = 0
+        self._life: Life = ENDED  # until it is served
         self._company: t.Any = None
         self._tasks: set[gevent.Greenlet[..., object]] | None = None
 
@@ -73,6 +75,7 @@ class GeventTransport(Transport):
         try:
             return super().serve(life)
         finally:
+            self._life = ENDED
             self._leave()
 
     def go_away(self, code: int) -> None:
@@ -105,7 +108,7 @@ class GeventTransport(Transport):
 
         self._hub.loop.run_callback_threadsafe(start)
         done.acquire()
-        return t.cast(T, _release(greenlet[0].value))
+        return t.cast(T, _release(greenlet.pop().value))
 
     def call_soon(self, function: t.Callable[[T], object], argument: T) -> None:
         self._hub.loop.run_callback_threadsafe(function, argument)
@@ -250,8 +253,12 @@ class EventTransport(GeventTransport):
             self.kill()
             self._over.wait(1)
             raise
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # whose traceback refers to this frame
         return True
 
     def _detach(self) -> bool:
@@ -364,6 +371,7 @@ class EventTransport(GeventTransport):
         try:
             self._life.end()
         finally:
+            self._life = ENDED
             self.close()
             if self._over is not None:
                 self._over.set()
@@ -455,7 +463,13 @@ class Dispatcher:
             if len(idle) >= self._SPARE:
                 return
             idle.append(current)
-            wait()
+            try:
+                wait()
+            except BaseException:
+                # Thrown by what a handler left behind, as a Timeout that it has not closed:
+                # who is not there any more must not be woken up.
+                idle.remove(current)
+                raise
 
     def _step_next(self, current: t.Any) -> None:
         transport = self._ready.popleft()
@@ -501,6 +515,9 @@ def _capture(function: t.Callable[..., t.Any], args: tuple[t.Any, ...]) -> tuple
 
 def _release(outcome: tuple[t.Any, BaseException | None]) -> t.Any:
     value, error = outcome
-    if error is not None:
-        raise error
-    return value
+    try:
+        if error is not None:
+            raise error
+        return value
+    finally:
+        del outcome, error  # whose traceback refers to this frame

@@ -8,6 +8,7 @@ import threading
 import typing as t
 from contextlib import suppress
 
+from .base import ENDED
 from .base import Life
 from .base import T
 from .base import Transport
@@ -21,6 +22,7 @@ class ThreadTransport(Transport):
         super().__init__(sock, early)
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
+        self._life: Life = ENDED  # until it is served
 
     def serve(self, life: Life) -> bool:
         self._life = life
@@ -29,6 +31,7 @@ class ThreadTransport(Transport):
         try:
             return super().serve(life)
         finally:
+            self._life = ENDED
             process.leave(self)
 
     def go_away(self, code: int) -> None:

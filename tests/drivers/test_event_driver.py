@@ -1063,6 +1063,49 @@ def test_those_behind_a_handler_that_ends_its_greenlet(app, sockets, serve, clos
     wait_until(lambda: len(closes) == 10, "on_close of each")
 
 
+def test_a_timeout_that_a_handler_left_behind(app, sockets, serve, capfd):
+    # It is raised in the greenlet that ran the handler, which waits for others meanwhile.
+    @sockets.on_message("leave it")
+    def leave():
+        gevent.Timeout.start_new(0.01)
+
+    @sockets.on_message
+    def echo(message):
+        return message
+
+    server = serve(app)
+    other, client = server.connect(), server.connect()
+    printed: list[str] = []
+
+    def is_raised():
+        printed.append(capfd.readouterr().err)
+        return "".join(printed).count("Timeout: 0.01") == len(raised)
+
+    raised: list[int] = []
+    for count in range(3):
+        raised.append(count)
+        assert ask(client, "leave it") == "leave it"
+        wait_until(is_raised, "the timeout is raised")
+        assert ask(other, str(count)) == str(count)
+        assert ask(client, str(count)) == str(count)
+
+
+def test_a_closing_handshake_that_is_interrupted(app, sockets, serve, closes, capfd):
+    @sockets.on_message
+    def close():
+        gevent.Timeout.start_new(0.01)  # which finds the greenlet waiting for the peer's Close
+        ws.join("room")
+        ws.close(4000, "bye")
+
+    with open_raw(serve(app), texts("close")) as sock:
+        assert receive_exactly(sock, 7) == b"\x88\x05\x0f\xa0bye"
+        wait_until(lambda: not sockets.clients, "it is gone")
+        wait_until(lambda: closes, "on_close")
+        assert closes == [(4000, "bye")]
+    wait_until(lambda: connections() == 0, "no connection is left")
+    assert "Timeout: 0.01" in capfd.readouterr().err
+
+
 # Keepalive
 
 

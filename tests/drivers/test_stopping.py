@@ -285,7 +285,8 @@ def test_a_handler_that_exits_leaves_the_others_to_gunicorn(start):
     other.send("echo")
     assert other.recv() == "echo"
     client.send("exit")
-    assert client.recv_close() == (1001, "")
+    assert client.recv() == "goodbye"
+    assert client.recv_close() == (1011, "")
     other.send("echo")
     assert other.recv() == "echo"
     client.shutdown()
