@@ -23,6 +23,8 @@ class Config:
     send_buffer: int = 1 << 20
     slow_client: t.Literal["close", "drop"] = "close"
     close_timeout: float = 5.0
+    #: Messages and Pings a second, and how many at once.
+    rate_limit: tuple[float, float] | None = None
     subprotocols: tuple[str, ...] = ()
 
     @classmethod
@@ -60,9 +62,13 @@ def _size(value: t.Any) -> int:
 
 
 def _seconds(value: t.Any) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9:
+    if _is_positive(value):
         return float(value)
     raise ValueError("a number of seconds above 0")
+
+
+def _is_positive(value: t.Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9
 
 
 def _interval(value: t.Any) -> float | None:
@@ -72,6 +78,22 @@ def _interval(value: t.Any) -> float | None:
         return _seconds(value)
     except ValueError as error:
         raise ValueError(f"{error}, or None for no pings") from None
+
+
+def _rate_limit(value: t.Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    pair = list(value) if isinstance(value, (list, tuple)) else [value, value]
+    if len(pair) == 2 and all(_is_positive(number) for number in pair):
+        rate, burst = map(float, pair)
+        if burst >= 1:
+            return rate, burst
+        if not isinstance(value, (list, tuple)):
+            return rate, 1.0  # of one in two seconds, one at once
+    raise ValueError(
+        "a number of messages a second above 0, a pair of that number and of the messages "
+        "that may come at once, at least 1, or None for no limit"
+    )
 
 
 def _slow_client(value: t.Any) -> str:
@@ -125,5 +147,6 @@ _READERS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "send_buffer": _size,
     "slow_client": _slow_client,
     "close_timeout": _seconds,
+    "rate_limit": _rate_limit,
     "subprotocols": _subprotocols,
 }

@@ -181,6 +181,12 @@ class WebSocket:
         """Seconds between the last answered Ping and its Pong; None before the first."""
         return None if self._link is None else self._link.latency
 
+    @property
+    def dropped(self) -> int:
+        """How many broadcasts were left out because the peer read too slowly, where
+        ``WEBSOCKETS_SLOW_CLIENT`` is ``"drop"``."""
+        return 0 if self._link is None else self._link.dropped
+
     # Rooms
 
     def join(self, room: str) -> None:

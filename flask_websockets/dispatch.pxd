@@ -20,7 +20,8 @@ cdef class Session:
     cdef ConnectionContext _context
     cdef object _logged
 
-    cpdef bint proceed(self, wait) except -1
+    @cython.locals(state=int)
+    cpdef int proceed(self, wait) except -1
     cdef _turn(self, attempt, argument)
     cdef bint _guarded(self, attempt, argument) except -1
     @cython.locals(handler=Handler, listener=MessageHandler, incoming=Incoming)

@@ -14,6 +14,9 @@ from flask import Response
 
 from .connection import WebSocket
 from .context import ConnectionContext
+from .drivers.base import BUSY
+from .drivers.base import IDLE
+from .drivers.base import OVER
 from .exceptions import ConnectionClosed
 from .handlers import Handler
 from .handlers import Handlers
@@ -25,6 +28,9 @@ from .rooms import Clients
 from .rooms import Message
 
 T = t.TypeVar("T")
+
+#: So many messages are handled before other connections have a turn.
+_TURNS: t.Final = 32
 
 
 class Session:
@@ -81,17 +87,19 @@ class Session:
         self.ws.close(CloseCode.NORMAL_CLOSURE)
         return False
 
-    def proceed(self, wait: bool) -> bool:
-        """Read once, and handle the messages that have come.
+    def proceed(self, wait: bool) -> int:
+        """Read once, and handle the messages that have come, or the first of them.
 
         :param wait: whether to wait for something to come, or to be :attr:`due`.
-        :return: whether more are to be handled.
+        :return: OVER if it is, BUSY if more messages are there, else IDLE.
         """
+        state = BUSY
         try:
             self.ws.take_in(wait)
-            while True:
+            for _ in range(_TURNS):
                 message = self.ws.take_message()
                 if message is None:
+                    state = IDLE
                     break
                 self._turn(self._attempt_message, message)
         except RuntimeError as error:
@@ -99,7 +107,7 @@ class Session:
             self._log(error)
             self.ws.close(CloseCode.INTERNAL_ERROR)
         self.ws.flush()
-        return self.ws.is_open
+        return state if self.ws.is_open else OVER
 
     def go_away(self) -> None:
         """The server stops: start the closing handshake."""

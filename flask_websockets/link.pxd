@@ -10,6 +10,7 @@ cdef class Link:
     cdef public object code
     cdef public object reason
     cdef public object latency
+    cdef public Py_ssize_t dropped
     cdef public object _reading
     cdef object _config
     cdef Transport _transport
@@ -26,6 +27,8 @@ cdef class Link:
     cdef bint _ping_sent
     cdef double _alive_until
     cdef object _interval
+    cdef int _turns
+    cdef object _bucket
 
     cpdef send(self, message)
     cpdef reply(self, message)
@@ -36,9 +39,13 @@ cdef class Link:
     cpdef take_in(self, bint wait)
     cpdef take_message(self)
     cpdef _send(self, message)
-    @cython.locals(now=double, events=list)
+    @cython.locals(now=double)
     cdef bint _read(self, timeout) except -1
-    cdef list _take_controls(self, list events)
+    @cython.locals(events=list)
+    cdef bytes _take(self, bytes data, double now)
+    cdef _take_more(self)
+    cdef bytes _take_controls(self, list events)
+    cdef list _within_rate(self, list events, double now)
     cdef _settle(self)
     cdef _heard(self, double now)
     cdef _lock_reading(self)

@@ -26,7 +26,7 @@ LAYERS = [
     ["context", "handlers"],
     ["connection"],
     ["link"],
-    ["rooms", "config"],
+    ["rooms", "config", "rate"],
     ["protocol", "drivers"],
     ["exceptions", "_build"],
 ]
