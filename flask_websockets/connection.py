@@ -260,10 +260,9 @@ class WebSocket:
         """Wait until the system has taken all replies."""
         self._opened().flush()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it was, when last read; :attr:`connected` looks anew."""
-        return self._opened().state is State.OPEN
+    def standing(self) -> int:
+        """What is to be done next: OVER, IDLE or BUSY, of the drivers."""
+        return self._opened().standing()
 
     def finish(self) -> None:
         """End the closing handshake within its time. No broadcast comes afterwards."""

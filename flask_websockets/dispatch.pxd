@@ -20,7 +20,6 @@ cdef class Session:
     cdef ConnectionContext _context
     cdef object _logged
 
-    @cython.locals(state=int)
     cpdef int proceed(self, wait) except -1
     cdef _turn(self, attempt, argument)
     cdef bint _guarded(self, attempt, argument) except -1

@@ -14,9 +14,6 @@ from flask import Response
 
 from .connection import WebSocket
 from .context import ConnectionContext
-from .drivers.base import BUSY
-from .drivers.base import IDLE
-from .drivers.base import OVER
 from .exceptions import ConnectionClosed
 from .handlers import Handler
 from .handlers import Handlers
@@ -91,15 +88,13 @@ class Session:
         """Read once, and handle the messages that have come, or the first of them.
 
         :param wait: whether to wait for something to come, or to be :attr:`due`.
-        :return: OVER if it is, BUSY if more messages are there, else IDLE.
+        :return: OVER, IDLE or BUSY, of the drivers.
         """
-        state = BUSY
         try:
             self.ws.take_in(wait)
             for _ in range(_TURNS):
                 message = self.ws.take_message()
                 if message is None:
-                    state = IDLE
                     break
                 self._turn(self._attempt_message, message)
         except RuntimeError as error:
@@ -107,7 +102,7 @@ class Session:
             self._log(error)
             self.ws.close(CloseCode.INTERNAL_ERROR)
         self.ws.flush()
-        return state if self.ws.is_open else OVER
+        return self.ws.standing()
 
     def go_away(self) -> None:
         """The server stops: start the closing handshake."""

@@ -38,12 +38,12 @@ cdef class Link:
     cpdef require_open(self)
     cpdef take_in(self, bint wait)
     cpdef take_message(self)
+    cpdef int standing(self) except -1
     cpdef _send(self, message)
     @cython.locals(now=double)
     cdef bint _read(self, timeout) except -1
     @cython.locals(events=list)
     cdef bytes _take(self, bytes data, double now)
-    cdef _take_more(self)
     cdef bytes _take_controls(self, list events)
     cdef list _within_rate(self, list events, double now)
     cdef _settle(self)

@@ -16,6 +16,9 @@ from contextlib import suppress
 from enum import Enum
 
 from .config import Config
+from .drivers.base import BUSY
+from .drivers.base import IDLE
+from .drivers.base import OVER
 from .drivers.base import Transport
 from .exceptions import ConnectionClosed
 from .protocol import Close
@@ -35,7 +38,7 @@ _LOOK_INTERVAL = 0.05
 #: So many bytes of replies are collected before they are sent.
 _REPLIES: t.Final = 262144
 
-#: After so many messages or reads in a row, who receives lets others have a turn.
+#: After so many messages in a row, who receives lets others have a turn.
 _TURNS: t.Final = 32
 #: Of what comes compressed, messages of about so many bytes are inflated before the first of
 #: them is handled.
@@ -210,10 +213,10 @@ class Link:
     def take_message(self) -> Message | None:
         """The next message that was taken in; None if there is no other.
 
+        Where :meth:`standing` is BUSY then, the next :meth:`take_in` has more without waiting.
+
         :raises RuntimeError: if another thread or greenlet is receiving.
         """
-        if not self._inbox and self._protocol.has_more:
-            self._take_more()
         if not self._inbox:
             self._settle()
             if self.state is _OPEN and not self._keeps_reading:
@@ -227,17 +230,11 @@ class Link:
             return self._inbox.pop()
         return None
 
-    def _take_more(self) -> None:
-        if not self._keeps_reading:
-            self._lock_reading()
-            self._keeps_reading = True
-        while (
-            self._protocol.has_more
-            and not self._inbox
-            and self._ending is None
-            and self.state is _OPEN
-        ):
-            self._read(0)
+    def standing(self) -> int:
+        """What is to be done next: OVER, IDLE or BUSY, of the drivers."""
+        if self.state is not _OPEN:
+            return OVER
+        return BUSY if self._inbox or self._protocol.has_more else IDLE
 
     def finish(self) -> None:
         """End the closing handshake, whatever state it is in, within its time.
@@ -316,6 +313,8 @@ class Link:
                 return None
             if not self._read(self._time_left(now, deadline)):
                 self._keep_alive()
+            elif not self._inbox:
+                self._transport.give_way()  # a flood of what is no message is as fast
 
     def _time_left(self, now: float, deadline: float | None) -> float | None:
         times = [] if deadline is None else [deadline]

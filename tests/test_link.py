@@ -100,8 +100,7 @@ def test_waiting_for_a_message_that_never_ends_gives_way(link: Link, transport: 
     assert link.receive(0) is None
     transport.data = FRAGMENTS
     assert link.receive(0.05) is None
-    assert transport.gave_way >= transport.reads // 32 - 1
-    assert transport.gave_way > 0
+    assert transport.gave_way >= transport.reads - 2
 
 
 def test_whoever_cannot_send_reads_no_flood_to_its_end(link: Link, transport: Endless):

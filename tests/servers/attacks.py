@@ -1,6 +1,6 @@
 """Attacks on a server of ``attacked.py`` by plain sockets, and what they cost it.
 
-The tests assert what comes of them; ``benchmarks/attacks.py`` prints the figures.
+The tests assert what comes of them; ``benchmarks/hostile.py`` prints the figures.
 """
 
 from __future__ import annotations
@@ -168,8 +168,11 @@ class Cost:
 
 
 @contextlib.contextmanager
-def watch(server: Process) -> t.Iterator[Cost]:
-    """Watch the memory of the server, and let another client talk to it meanwhile."""
+def watch(server: Process, pause: float = 0.005) -> t.Iterator[Cost]:
+    """Watch the memory of the server, and let another client talk to it meanwhile.
+
+    :param pause: seconds between an answer and the next message.
+    """
     pid = server.worker_pid()
     cost, stop, errors = Cost(), threading.Event(), list[BaseException]()
     other = open_raw(server)
@@ -181,7 +184,7 @@ def watch(server: Process) -> t.Iterator[Cost]:
                 other.sendall(frame(FIN | TEXT, b"still here"))
                 assert read_frame(other) == (TEXT, b"still here")
                 cost.delays.append(time.monotonic() - started)
-                stop.wait(0.005)
+                stop.wait(pause)
         except BaseException as error:
             errors.append(error)
 
