@@ -331,8 +331,7 @@ def test_a_flood_behind_the_close_ends_in_time(server: Process, who: str):
             server.wait_for(lambda: not is_connected(pid, port, server.port), "it is cut off")
     if path == "/":
         assert state(server)["closes"][closed] == before + 1
-    # Up to 9 MiB where threads read as fast as they can, for one second or for twelve: it is
-    # what malloc keeps.
+    # 5 to 9 MiB where a thread reads as fast as it can, whether for two seconds or for twelve.
     check(cost, 2 * LIMIT)
 
 
