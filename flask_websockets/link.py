@@ -205,7 +205,12 @@ class Link:
         if not self._keeps_reading:
             self._lock_reading()
             self._keeps_reading = True
-        if self.state is _OPEN and not self._inbox:
+        if (
+            self.state is _OPEN
+            and not self._inbox
+            and self._ending is None  # it may be known already, behind the last turn's messages
+            and not self._gone
+        ):
             timeout = self._time_left(time.monotonic(), None) if wait else 0.0
             if not self._read(timeout):
                 self._keep_alive()
@@ -234,7 +239,9 @@ class Link:
         """What is to be done next: OVER, IDLE or BUSY, of the drivers."""
         if self.state is not _OPEN:
             return OVER
-        return BUSY if self._inbox or self._protocol.has_more else IDLE
+        if self._inbox or self._protocol.has_more or self._ending is not None or self._gone:
+            return BUSY
+        return IDLE
 
     def finish(self) -> None:
         """End the closing handshake, whatever state it is in, within its time.
