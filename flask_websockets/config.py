@@ -25,6 +25,8 @@ class Config:
     slow_client: t.Literal["close", "drop"] = "close"
     close_timeout: float = 5.0
     drain_timeout: float = 10.0
+    #: Messages and Pings a second, and how many at once.
+    rate_limit: tuple[float, float] | None = None
     subprotocols: tuple[str, ...] = ()
     #: Besides the page's own host; "*" alone for all.
     allowed_origins: tuple[str, ...] = ()
@@ -67,9 +69,13 @@ def _size(value: t.Any) -> int:
 
 
 def _seconds(value: t.Any) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9:
+    if _is_positive(value):
         return float(value)
     raise ValueError("a number of seconds above 0")
+
+
+def _is_positive(value: t.Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9
 
 
 def _interval(value: t.Any) -> float | None:
@@ -79,6 +85,22 @@ def _interval(value: t.Any) -> float | None:
         return _seconds(value)
     except ValueError as error:
         raise ValueError(f"{error}, or None for no pings") from None
+
+
+def _rate_limit(value: t.Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    pair = list(value) if isinstance(value, (list, tuple)) else [value, value]
+    if len(pair) == 2 and all(_is_positive(number) for number in pair):
+        rate, burst = map(float, pair)
+        if burst >= 1:
+            return rate, burst
+        if not isinstance(value, (list, tuple)):
+            return rate, 1.0  # of one in two seconds, one at once
+    raise ValueError(
+        "a number of messages a second above 0, a pair of that number and of the messages "
+        "that may come at once, at least 1, or None for no limit"
+    )
 
 
 def _slow_client(value: t.Any) -> str:
@@ -170,6 +192,7 @@ _READERS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "slow_client": _slow_client,
     "close_timeout": _seconds,
     "drain_timeout": _seconds,
+    "rate_limit": _rate_limit,
     "subprotocols": _subprotocols,
     "allowed_origins": _allowed_origins,
     "max_connections": _max_connections,

@@ -17,6 +17,7 @@ cdef class WebSocket:
     cpdef deliver(self, envelope)
     cpdef take_in(self, wait)
     cpdef take_message(self)
+    cpdef int standing(self) except -1
     cpdef reply(self, message)
     cpdef flush(self)
     cdef Link _opened(self, hint=*)

@@ -214,6 +214,12 @@ class WebSocket:
         """Seconds between the last answered Ping and its Pong; None before the first."""
         return None if self._link is None else self._link.latency
 
+    @property
+    def dropped(self) -> int:
+        """How many broadcasts were left out because the peer read too slowly, where
+        ``WEBSOCKETS_SLOW_CLIENT`` is ``"drop"``."""
+        return 0 if self._link is None else self._link.dropped
+
     # Rooms
 
     def join(self, room: str) -> None:
@@ -287,10 +293,9 @@ class WebSocket:
         """Wait until the system has taken all replies."""
         self._opened().flush()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it was, when last read; :attr:`connected` looks anew."""
-        return self._opened().state is _OPEN
+    def standing(self) -> int:
+        """What is to be done next: OVER, IDLE or BUSY, of the drivers."""
+        return self._opened().standing()
 
     def finish(self) -> None:
         """End the closing handshake within its time. No broadcast comes afterwards."""

@@ -21,7 +21,7 @@ cdef class Session:
     cdef ConnectionContext _context
     cdef object _logged
 
-    cpdef bint proceed(self, wait) except -1
+    cpdef int proceed(self, wait) except -1
     cdef _turn(self, attempt, argument)
     cdef bint _guarded(self, attempt, argument) except -1
     @cython.locals(handler=Handler, listener=MessageHandler, heard=cython.bint)

@@ -30,6 +30,9 @@ from .rooms import Message
 
 T = t.TypeVar("T")
 
+#: So many messages are handled before other connections have a turn.
+_TURNS: t.Final = 32
+
 
 class Session:
     """One open connection and what its handlers run with.
@@ -85,15 +88,15 @@ class Session:
             self._fail(error)
             return False
 
-    def proceed(self, wait: bool) -> bool:
-        """Read once, and handle the messages that have come.
+    def proceed(self, wait: bool) -> int:
+        """Read once, and handle the messages that have come, or the first of them.
 
         :param wait: whether to wait for something to come, or to be :attr:`due`.
-        :return: whether more are to be handled.
+        :return: OVER, IDLE or BUSY, of the drivers.
         """
         try:
             self.ws.take_in(wait)
-            while True:
+            for _ in range(_TURNS):
                 message = self.ws.take_message()
                 if message is None:
                     break
@@ -102,7 +105,7 @@ class Session:
             # A RuntimeError: a task that a handler started receives in our place.
             self._fail(error)
         self.ws.flush()
-        return self.ws.is_open
+        return self.ws.standing()
 
     def go_away(self, code: int) -> None:
         """The server stops: start the closing handshake."""

@@ -10,6 +10,7 @@ cdef class Link:
     cdef public object code
     cdef public object reason
     cdef public object latency
+    cdef public Py_ssize_t dropped
     cdef object _config
     cdef Transport _transport
     cdef Protocol _protocol
@@ -25,6 +26,8 @@ cdef class Link:
     cdef bint _ping_sent
     cdef double _alive_until
     cdef object _interval
+    cdef int _turns
+    cdef object _bucket
 
     cpdef send(self, message)
     cpdef reply(self, message)
@@ -34,10 +37,14 @@ cdef class Link:
     cpdef require_open(self)
     cpdef take_in(self, bint wait)
     cpdef take_message(self)
+    cpdef int standing(self) except -1
     cpdef _send(self, message)
-    @cython.locals(now=double, events=list)
+    @cython.locals(now=double)
     cdef bint _read(self, timeout) except -1
-    cdef list _take_controls(self, list events)
+    @cython.locals(events=list)
+    cdef bytes _take(self, bytes data, double now)
+    cdef bytes _take_controls(self, list events)
+    cdef list _within_rate(self, list events, double now)
     cdef _settle(self)
     cdef _heard(self, double now)
     cdef _lock_reading(self)

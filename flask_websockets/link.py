@@ -15,6 +15,9 @@ from enum import Enum
 from time import monotonic
 
 from .config import Config
+from .drivers.base import BUSY
+from .drivers.base import IDLE
+from .drivers.base import OVER
 from .drivers.base import Transport
 from .exceptions import ConnectionClosed
 from .protocol import Close
@@ -23,6 +26,7 @@ from .protocol import Failure
 from .protocol import Ping
 from .protocol import Pong
 from .protocol.connection import Protocol
+from .rate import Bucket
 from .rooms import Envelope
 from .rooms import Message
 
@@ -32,6 +36,14 @@ _LOOK_INTERVAL = 0.05
 
 #: So many bytes of replies are collected before they are sent.
 _REPLIES: t.Final = 262144
+
+#: After so many messages in a row, who receives lets others have a turn.
+_TURNS: t.Final = 32
+#: Of what comes compressed, messages of about so many bytes are inflated before the first of
+#: them is handled.
+_INFLATED: t.Final = 262144
+#: So many reads look for what a peer said before it took no more.
+_LAST_READS: t.Final = 16
 
 
 class State(Enum):
@@ -67,6 +79,8 @@ class Link:
         self.reason = ""
         #: Seconds that the last answered Ping took.
         self.latency: float | None = None
+        #: How many broadcasts were left out because the peer read too slowly.
+        self.dropped = 0
         self._config = config
         self._transport = transport
         self._protocol = protocol
@@ -82,9 +96,13 @@ class Link:
         self._ping_sent = False
         self._alive_until = math.inf  # when to ping, or to give up if a ping is out
         self._interval = config.ping_interval
+        self._turns = 0
+        now = monotonic()
+        rate = config.rate_limit
+        self._bucket = None if rate is None else Bucket(*rate, now)
         transport.stall = config.stall_timeout
         transport.drain = config.drain_timeout
-        self._heard(monotonic())
+        self._heard(now)
 
     # For everybody: each may wait, and is called from any thread or greenlet
 
@@ -134,6 +152,8 @@ class Link:
             except OSError:
                 with suppress(ConnectionClosed):  # nobody is here who could be told
                     self._lose()
+        if self._bucket is not None:
+            self._bucket.listen(monotonic())
 
     def ping(self, payload: bytes) -> None:
         """Send a Ping; its Pong sets :attr:`latency`."""
@@ -162,8 +182,10 @@ class Link:
             and self._transport.begin_reading()
         ):
             try:
-                while not self._inbox and not self._gone and self._read(0):
-                    pass
+                if self._bucket is not None:
+                    self._bucket.listen(monotonic())
+                if not self._gone:
+                    self._read(0)  # once: a flood would never come to an end
                 if not self._inbox:
                     self._keep_alive()
                     self._settle()
@@ -196,13 +218,20 @@ class Link:
         if not self._keeps_reading:
             self._lock_reading()
             self._keeps_reading = True
-        if self.state is _OPEN and not self._inbox:
+        if (
+            self.state is _OPEN
+            and not self._inbox
+            and self._ending is None  # it may be known already, behind the last turn's messages
+            and not self._gone
+        ):
             timeout = self._time_left(monotonic(), None) if wait else 0.0
             if not self._read(timeout):
                 self._keep_alive()
 
     def take_message(self) -> Message | None:
         """The next message that was taken in; None if there is no other.
+
+        Where :meth:`standing` is BUSY then, the next :meth:`take_in` has more without waiting.
 
         :raises RuntimeError: if another thread or greenlet is receiving.
         """
@@ -218,6 +247,14 @@ class Link:
                 self._transport.end_reading()
             return self._inbox.pop()
         return None
+
+    def standing(self) -> int:
+        """What is to be done next: OVER, IDLE or BUSY, of the drivers."""
+        if self.state is not _OPEN:
+            return OVER
+        if self._inbox or self._protocol.has_more or self._ending is not None or self._gone:
+            return BUSY
+        return IDLE
 
     def finish(self) -> None:
         """End the closing handshake, whatever state it is in, within its time.
@@ -250,10 +287,13 @@ class Link:
         reset can overtake the Close frame: so first let the peer finish.
         """
         self._transport.end_output()
-        deadline = monotonic() + self._config.close_timeout
         while not self._gone:
-            data = self._transport.read(max(0.0, deadline - monotonic()))
-            self._gone = data is None or not data
+            left = self._close_until - monotonic()
+            data = self._transport.read(max(0.0, left))
+            if not data or left <= 0:
+                self._gone = True
+            else:
+                self._transport.give_way()
 
     def abort(self, code: int) -> None:
         """Say *code* if that takes no waiting, and wait for nothing afterwards."""
@@ -283,15 +323,24 @@ class Link:
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             self.require_open()
+            self._turns += 1
+            if self._turns == _TURNS:
+                # A loop whose peer is faster would never wait, nor let others run.
+                self._turns = 0
+                self._transport.give_way()
             if self._inbox:
                 return self._inbox.pop()
             self._settle()
             self.require_open()
             now = monotonic()
+            if self._bucket is not None:
+                self._bucket.listen(now)
             if deadline is not None and now >= deadline and self._last_read >= deadline:
                 return None
             if not self._read(self._time_left(now, deadline)):
                 self._keep_alive()
+            elif not self._inbox:
+                self._transport.give_way()  # a flood of what is no message is as fast
 
     def _sleep(self, deadline: float) -> None:
         # Who serves reads meanwhile, as nobody else does; up to the next message, so that
@@ -325,38 +374,73 @@ class Link:
 
     def _read(self, timeout: float | None) -> bool:
         """Read once, answer Pings, put messages in the inbox. False if nothing came."""
-        data = self._transport.read(timeout)
-        self._last_read = now = monotonic()
-        if data is None:
-            return False
-        if not data:
-            self._gone = True
-            return True
-        self._heard(now)
-        events: list[t.Any] = self._protocol.receive(data)
-        events.reverse()
-        if self._protocol.has_controls:
-            events = self._take_controls(events)
-        if self.state is _OPEN:
-            self._inbox = events + self._inbox if self._inbox else events
+        data: bytes | None
+        if self._protocol.has_more:
+            data = b""
+            self._last_read = now = monotonic()
+            if self._bucket is not None:
+                self._bucket.listen(now)
+        else:
+            data = self._transport.read(timeout)
+            self._last_read = now = monotonic()
+            if data is None:
+                if self._bucket is not None:
+                    self._bucket.settle(now)
+                return False
+            if not data:
+                self._gone = True
+                return True
+            self._heard(now)
+        if self._ending is None:  # nothing follows it
+            pongs = self._take(data, now)
+            if pongs and self.state is _OPEN:
+                data = None  # the peer may let us wait, and these bytes need not
+                self._write(pongs)
         return True
 
-    def _take_controls(self, events: list[t.Any]) -> list[t.Any]:
-        """Answer Pings, note Pongs and the end. What is left are the messages."""
-        messages, pongs = [], []
+    def _take(self, data: bytes, now: float) -> bytes:
+        """Put the messages in *data* in the inbox.
+
+        :return: the frames that answer Pings.
+        """
+        events: list[t.Any] = self._protocol.receive(data, _INFLATED)
+        if self._bucket is not None and self.state is _OPEN:
+            events = self._within_rate(events, now)
+        pongs = b""
+        if self._protocol.has_controls:
+            pongs = self._take_controls(events)
+            events = [event for event in events if isinstance(event, (str, bytes))]
+        if self.state is _OPEN:
+            events.reverse()
+            self._inbox = events + self._inbox if self._inbox else events
+        return pongs
+
+    def _take_controls(self, events: list[t.Any]) -> bytes:
+        """Note Pongs and the end.
+
+        :return: the frames that answer Pings.
+        """
+        pongs = []
         for event in events:
-            if isinstance(event, (str, bytes)):
-                messages.append(event)
-            elif isinstance(event, Ping):
+            if isinstance(event, Ping):
                 pongs.append(Protocol.encode_pong(event.payload))
             elif isinstance(event, Pong):
                 self._take_pong(event.payload)
-            else:
+            elif isinstance(event, (Close, Failure)):
                 self._ending = event
-        if pongs and self.state is _OPEN:
-            pongs.reverse()
-            self._write(b"".join(pongs))
-        return messages
+        return b"".join(pongs)
+
+    def _within_rate(self, events: list[t.Any], now: float) -> list[t.Any]:
+        """The events up to the first that is one too many, which is the end."""
+        asking = [
+            index for index, event in enumerate(events) if isinstance(event, (str, bytes, Ping))
+        ]
+        assert self._bucket is not None
+        taken = self._bucket.take(len(asking), now)
+        if taken == len(asking):
+            return events
+        self._ending = Failure(CloseCode.POLICY_VIOLATION, "too many messages")
+        return events[: asking[taken]]
 
     def _settle(self) -> None:
         """Do what the peer's Close, failure or disappearance asks for.
@@ -382,10 +466,11 @@ class Link:
                 is_answer = self.state is _OPEN
                 self._set_closed(code, reason)
                 if is_answer:
+                    self._close_until = monotonic() + self._config.close_timeout
                     transport.queue(Protocol.encode_close(code, said))
             finally:
                 transport.unlock()
-            transport.flush(self._config.close_timeout)
+            transport.flush(None, self._close_until)
         except OSError:
             pass  # it did not wait for our answer
 
@@ -395,8 +480,8 @@ class Link:
             if left <= 0:
                 return
             self._settle()
-            if self.state is _CLOSING:
-                self._read(left)
+            if self.state is _CLOSING and self._read(left):
+                self._transport.give_way()
 
     # Keeping alive
 
@@ -432,6 +517,9 @@ class Link:
     def _send(self, message: Message) -> None:
         transport = self._transport
         try:
+            if transport.unsent > self._config.send_buffer:
+                # Whoever gives up waiting has queued nothing, however often it tries.
+                transport.flush(transport.stall)
             transport.lock()
             try:
                 self.require_open()
@@ -459,8 +547,10 @@ class Link:
         """The peer took no more. Perhaps it said why before it left."""
         if self._transport.is_serving() and self._transport.begin_reading():
             try:
-                while not self._gone and self._read(0):
-                    pass
+                for _ in range(_LAST_READS):
+                    if self._gone or self._ending is not None or not self._read(0):
+                        break
+                    self._inbox = []  # nobody will hear them
                 if self._ending is not None:
                     self._set_closed(self._ending.code, self._ending.reason)
             finally:
@@ -484,6 +574,8 @@ class Link:
                     # Nothing that is queued can reach it, a Close frame neither.
                     self._set_closed(CloseCode.POLICY_VIOLATION, "too slow")
                     transport.call_later(0, transport.shut_down)
+                else:
+                    self.dropped += 1
                 return
             transport.post(self._protocol.encode_shared(envelope.message, envelope.frames))
         except OSError:
@@ -501,7 +593,7 @@ class Link:
             hook()
         try:
             self._start_closing(code, reason)
-            self._transport.flush(self._config.close_timeout)
+            self._transport.flush(None, self._close_until)
         except OSError:
             self._transport.shut_down()
         if not self._transport.is_serving():

@@ -14,6 +14,10 @@ MIB = 1 << 20
 BYTES = "a number of bytes above 0"
 SECONDS = "a number of seconds above 0"
 NAMES = "a list of subprotocol names, which are tokens without spaces and commas"
+RATE = (
+    "a number of messages a second above 0, a pair of that number and of the messages that "
+    "may come at once, at least 1, or None for no limit"
+)
 COMPRESSION = (
     "True, False, or a dict with any of level (0 to 9), memory_level (1 to 9), "
     "window_bits (9 to 15) and context_takeover (True or False)"
@@ -33,6 +37,7 @@ DEFAULTS = {
     "slow_client": "close",
     "close_timeout": 5.0,
     "drain_timeout": 10.0,
+    "rate_limit": None,
     "subprotocols": (),
     "allowed_origins": (),
     "max_connections": None,
@@ -70,6 +75,12 @@ def test_the_keys_of_others_are_left_alone() -> None:
         ("close_timeout", 1, 1.0),
         ("drain_timeout", 0.5, 0.5),
         ("close_timeout", 86_400.0, 86_400.0),
+        ("rate_limit", None, None),
+        ("rate_limit", 20, (20.0, 20.0)),
+        ("rate_limit", 0.5, (0.5, 1.0)),
+        ("rate_limit", [20, 100], (20.0, 100.0)),
+        ("rate_limit", (0.1, 1), (0.1, 1.0)),
+        ("rate_limit", (100, 1), (100.0, 1.0)),
         ("slow_client", "close", "close"),
         ("slow_client", "drop", "drop"),
         ("regex", "re", "re"),
@@ -125,6 +136,12 @@ NO_SECONDS = [0, 0.0, -1, -0.5, True, False, "20", [20], 1e9, float("inf"), floa
         *[("ping_timeout", value, SECONDS) for value in [*NO_SECONDS, None]],
         *[("close_timeout", value, SECONDS) for value in [*NO_SECONDS, None]],
         *[("drain_timeout", value, SECONDS) for value in [*NO_SECONDS, None]],
+        *[("rate_limit", value, RATE) for value in [*NO_SECONDS, b"20", {}, {20: 40}]],
+        *[
+            ("rate_limit", value, RATE)
+            for value in ([], [20], [20, 40, 60], [20, 0.5], [0, 40], [20, None], ["20", 40])
+        ],
+        *[("rate_limit", value, RATE) for value in ([20, True], [20, float("inf")])],
         *[
             ("slow_client", value, "'close' or 'drop'")
             for value in (None, "", "CLOSE", "wait", True, 1, ["close"])
@@ -235,6 +252,7 @@ def test_all_keys_at_once() -> None:
         "slow_client": "drop",
         "close_timeout": 6.0,
         "drain_timeout": 7.0,
+        "rate_limit": (7.0, 8.0),
         "subprotocols": ("chat",),
         "allowed_origins": ("https://example.org",),
         "max_connections": 7,
@@ -248,6 +266,7 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("FLASK_WEBSOCKETS_MAX_MESSAGE_SIZE", "65536")
     monkeypatch.setenv("FLASK_WEBSOCKETS_PING_INTERVAL", "null")
     monkeypatch.setenv("FLASK_WEBSOCKETS_SLOW_CLIENT", "drop")
+    monkeypatch.setenv("FLASK_WEBSOCKETS_RATE_LIMIT", "[20, 100]")
     monkeypatch.setenv("FLASK_WEBSOCKETS_SUBPROTOCOLS", '["v2", "v1"]')
     monkeypatch.setenv("FLASK_WEBSOCKETS_ALLOWED_ORIGINS", "*")
     monkeypatch.setenv("FLASK_WEBSOCKETS_MAX_CONNECTIONS", "1000")
@@ -258,6 +277,7 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
         max_message_size=65536,
         ping_interval=None,
         slow_client="drop",
+        rate_limit=(20.0, 100.0),
         subprotocols=("v2", "v1"),
         allowed_origins=("*",),
         max_connections=1000,

@@ -424,6 +424,22 @@ def test_a_native_thread_receives(app, sockets, serve):
 # Closing
 
 
+@pytest.mark.parametrize("count", [31, 32, 33, 64, 100])
+def test_a_close_right_behind_many_messages(app, sockets, serve, closes, count):
+    # Others have a turn after some of them, and the Close is not forgotten over that.
+    @sockets.on_message
+    def echo(message):
+        return message
+
+    client = serve(app).connect()
+    close = ABNF.create_frame(b"\x0f\xa0", ABNF.OPCODE_CLOSE).format()
+    client.sock.sendall(ABNF.create_frame("x", ABNF.OPCODE_TEXT).format() * count + close)
+    assert [client.recv() for _ in range(count)] == ["x"] * count
+    assert client.recv_close() == (4000, "")
+    wait_for_end(client)
+    assert closes == [(4000, "")]
+
+
 def test_close_twice(app, sockets, serve, closes):
     @sockets.on_message
     def handler(message):

@@ -456,9 +456,9 @@ def test_an_error_between_two_turns(app, serve, endpoint, monkeypatch):
     class Failing(Protocol):
         failed = False
 
-        def receive(self, data):
+        def receive(self, data, *room):
             if Failing.failed:
-                return super().receive(data)
+                return super().receive(data, *room)
             Failing.failed = True
             raise MemoryError("for a message")
 

@@ -31,7 +31,7 @@ LAYERS = [
     ["patterns"],
     ["connection"],
     ["link"],
-    ["rooms", "config"],
+    ["rooms", "config", "rate"],
     ["protocol", "drivers"],
     ["exceptions", "interrupts", "_build"],
 ]

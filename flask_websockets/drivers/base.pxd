@@ -22,7 +22,7 @@ cdef class Transport:
     cpdef queue(self, bytes data)
     cpdef hold(self, bytes data)
     cpdef push(self)
-    cpdef flush(self, stall)
+    cpdef flush(self, stall, until=*)
     cpdef post(self, bytes data)
     cpdef flush_soon(self)
     cpdef lock(self)

@@ -23,6 +23,14 @@ READ_SIZE: t.Final = 65536
 #: Queued frames are joined into pieces of about this size, for fewer sends.
 PIECE_SIZE: t.Final = 262144
 
+#: What becomes of a connection after a step of its life.
+OVER: t.Final = 0  # it ends
+IDLE: t.Final = 1  # it waits for bytes
+BUSY: t.Final = 2  # it has something to do already
+
+#: After so many steps in a row others have a turn.
+_TURNS: t.Final = 32
+
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -39,11 +47,11 @@ class Life(t.Protocol):
         :return: whether :meth:`proceed` is to be called.
         """
 
-    def proceed(self, wait: bool) -> bool:
-        """Read once and do what is asked for.
+    def proceed(self, wait: bool) -> int:
+        """Read once and do what is asked for, or a part of it.
 
         :param wait: whether to wait for bytes, or to return where none are there.
-        :return: whether it is to be called again.
+        :return: OVER if it is not to be called again, IDLE or BUSY.
         """
 
     def go_away(self, code: int) -> None:
@@ -74,8 +82,8 @@ class Ended:
     def start(self) -> bool:
         return False
 
-    def proceed(self, wait: bool) -> bool:
-        return False
+    def proceed(self, wait: bool) -> int:
+        return OVER
 
     def go_away(self, code: int) -> None:
         pass
@@ -127,9 +135,8 @@ class Transport:
         """
         try:
             try:
-                going = life.start()
-                while going:
-                    going = life.proceed(True)
+                if life.start():
+                    self._go_through(life)
             except BaseException:
                 life.abort()
                 raise
@@ -204,11 +211,12 @@ class Transport:
         if not self._flushers:
             self._push()
 
-    def flush(self, stall: float | None) -> None:
+    def flush(self, stall: float | None, until: float | None = None) -> None:
         """Wait until the kernel has taken all that is queued.
 
         :param stall: seconds that may pass without a byte being taken.
-        :raises OSError: if the peer is gone, or takes nothing for so long.
+        :param until: when to give up in any case, by ``time.monotonic``.
+        :raises OSError: if the peer is gone, or takes too long.
         """
         if not self.unsent:
             return
@@ -219,7 +227,7 @@ class Transport:
             self._flushers += 1
         finally:
             self.unlock()
-        self._finish_flush(stall)
+        self._finish_flush(stall, until)
 
     def post(self, data: bytes) -> None:
         """The same as :meth:`queue`, and :meth:`flush_soon`."""
@@ -316,6 +324,10 @@ class Transport:
         """Whether the caller is the thread or greenlet that serves the connection."""
         raise NotImplementedError
 
+    def give_way(self) -> None:
+        """Let other connections have a turn, where one that never waits would keep them
+        from it."""
+
     def _let_go(self) -> None:
         """Wait until nobody waits on the descriptor, which is shut down."""
         raise NotImplementedError
@@ -325,6 +337,14 @@ class Transport:
 
     def _wait_writable(self, timeout: float | None) -> bool:
         raise NotImplementedError
+
+    def _go_through(self, life: Life) -> None:
+        turns = 0
+        while (state := life.proceed(True)) != OVER:
+            turns += 1
+            # Where bytes are always there it may never have waited.
+            if state == BUSY or turns % _TURNS == 0:
+                self.give_way()
 
     # The socket
 
@@ -349,15 +369,15 @@ class Transport:
 
     # The outbox
 
-    def _finish_flush(self, stall: float | None) -> None:
-        deadline, last = _deadline(stall), self.unsent
+    def _finish_flush(self, stall: float | None, until: float | None = None) -> None:
+        deadline, last = _deadline(stall, until), self.unsent
         try:
             while not self._push_and_end():
                 if self.unsent != last:
-                    deadline, last = _deadline(stall), self.unsent
+                    deadline, last = _deadline(stall, until), self.unsent
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    raise TimeoutError(f"the peer took no byte for {stall} seconds")
+                    raise TimeoutError("the peer takes what it is sent too slowly")
                 self._wait_writable(left)
         except BaseException:
             self.lock()
@@ -417,5 +437,9 @@ class Transport:
         return piece
 
 
-def _deadline(seconds: float | None) -> float | None:
-    return None if seconds is None else time.monotonic() + seconds
+def _deadline(seconds: float | None, until: float | None) -> float | None:
+    """*seconds* from now, or *until* if that comes first."""
+    if seconds is None:
+        return until
+    deadline = time.monotonic() + seconds
+    return deadline if until is None else min(deadline, until)

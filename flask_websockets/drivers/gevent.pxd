@@ -46,6 +46,8 @@ cdef class Dispatcher:
     cdef public bytearray buffer
     cdef list _held
     cdef bint _is_called
+    cdef list _put_off
+    cdef object _timer
     cdef set _connections
     cdef double _interval
     cdef object _sweeper
@@ -53,6 +55,8 @@ cdef class Dispatcher:
     cpdef add(self, EventTransport transport)
     cpdef remove(self, EventTransport transport)
     cpdef enqueue(self, EventTransport transport)
+    cpdef put_off(self, EventTransport transport)
+    cpdef _go_on(self)
     cpdef hold(self, EventTransport transport)
     cdef _call(self)
     @cython.locals(transport=EventTransport)

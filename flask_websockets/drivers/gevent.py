@@ -20,6 +20,7 @@ from gevent.monkey import get_original
 from gevent.monkey import is_module_patched
 
 from .base import Alarm
+from .base import BUSY
 from .base import ENDED
 from .base import Life
 from .base import T
@@ -150,6 +151,15 @@ class GeventTransport(Transport):
     def _leave(self) -> None:
         if self._company is not None:
             self._company.leave(self)
+
+    def give_way(self) -> None:
+        # gevent.sleep(0) would do for greenlets, but may keep 50 turns from those whose bytes
+        # have come.
+        timer = self._hub.loop.timer(0.0)
+        try:
+            self._hub.wait(timer)
+        finally:
+            timer.close()
 
     def _let_go(self) -> None:
         # libev aborts the process if a descriptor is closed under a watcher.
@@ -302,7 +312,9 @@ class EventTransport(GeventTransport):
             self._error = error  # for the greenlet that the server has given us
             return
         self._greenlet = None
-        if going:
+        if going == BUSY:
+            self._dispatcher.put_off(self)
+        elif going:
             self._rest()
         else:
             self._end()
@@ -405,6 +417,8 @@ class Dispatcher:
         self.buffer = bytearray(_READ_SIZE)
         self._held: list[EventTransport] = []
         self._is_called = False  # whether the hub will call _serve
+        self._put_off: list[EventTransport] = []
+        self._timer: t.Any = None  # for those, for one turn of the loop
         self._connections: set[EventTransport] = set()
         self._interval = math.inf  # between two sweeps
         self._sweeper: t.Any = None
@@ -429,6 +443,20 @@ class Dispatcher:
     def enqueue(self, transport: EventTransport) -> None:
         """Let *transport* take its next step soon."""
         self._ready.append(transport)
+        self._call()
+
+    def put_off(self, transport: EventTransport) -> None:
+        """Let *transport* take its next step when the loop has looked who else is ready."""
+        self._put_off.append(transport)
+        if self._timer is None:
+            self._timer = self._hub.loop.timer(0.0)
+            self._timer.start(self._go_on)
+
+    def _go_on(self) -> None:
+        self._timer.close()
+        self._timer = None
+        self._ready.extend(self._put_off)
+        self._put_off.clear()
         self._call()
 
     def hold(self, transport: EventTransport) -> None:

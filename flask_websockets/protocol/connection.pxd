@@ -4,10 +4,12 @@ cimport cython
 
 cdef class Protocol:
     cdef public bint has_controls
+    cdef public bint has_more
     cdef Py_ssize_t _max_size
     cdef object _deflate
     cdef bint _done
     cdef bytes _buffer
+    cdef Py_ssize_t _room
     cdef int _opcode
     cdef bint _compressed
     cdef bytearray _message
@@ -17,7 +19,7 @@ cdef class Protocol:
     cdef bint _fin
     cdef bytes _mask
 
-    cpdef list receive(self, bytes data)
+    cpdef list receive(self, bytes data, Py_ssize_t room=*)
     cpdef bytes encode_message(self, object data)
     cpdef bytes encode_shared(self, object data, dict frames)
 

@@ -85,9 +85,11 @@ class Protocol:
         "_max_size",
         "_message",
         "_opcode",
+        "_room",
         "_utf8",
         "_wire_size",
         "has_controls",
+        "has_more",
     )
 
     def __init__(self, max_message_size: int, deflate: PerMessageDeflate | None = None) -> None:
@@ -95,8 +97,11 @@ class Protocol:
         self._max_size = min(max_message_size, sys.maxsize // 4)
         self._deflate = deflate
         self.has_controls = False
+        self.has_more = False
         self._done = False
-        self._buffer = b""  # the start of a header or a control frame, not yet whole
+        # The start of a header or a control frame, not yet whole, or what there was no room for.
+        self._buffer = b""
+        self._room = 0
         # The message that is arriving: its first frame's opcode, or 0 for none.
         self._opcode = 0
         self._compressed = False
@@ -108,16 +113,21 @@ class Protocol:
         self._fin = False
         self._mask = b""
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes, room: int = sys.maxsize) -> list[Event]:
         """Take bytes of the peer and return what they complete, in order.
 
         After a Close or a Failure the rest is ignored (:rfc:`6455#section-1.4`).
         :attr:`has_controls` says whether anything but messages is among them.
 
         :param data: any number of bytes, cut anywhere.
+        :param room: when messages that came compressed have so many bytes together, the rest
+            is left for the next call, and :attr:`has_more` is true. Few bytes can be very
+            many such messages.
         """
         events: list[Event] = []
         self.has_controls = False
+        self.has_more = False
+        self._room = room
         if self._done:
             return events
         if self._buffer:
@@ -192,6 +202,9 @@ class Protocol:
                     return
                 if self._fin:
                     events.append(self._finish_message())
+                    if self._room <= 0:
+                        self.has_more = True
+                        break
             if end - position < 2:
                 break
             first, second = data[position], data[position + 1]
@@ -242,6 +255,9 @@ class Protocol:
             position = start
             if size == 0 and self._fin:
                 events.append(self._finish_message())
+                if self._room <= 0:
+                    self.has_more = True
+                    break
         if position < end:
             self._buffer = data[position:]
 
@@ -356,6 +372,7 @@ class Protocol:
         if self._compressed and self._wire_size:
             # An empty message should be one zero byte, but no byte says it as well.
             self._inflate(None)
+            self._room -= len(self._message)
         if self._utf8 is not None:
             self._check_utf8(self._utf8, b"", final=True)
             message: str | bytes = self._message.decode()

@@ -147,7 +147,7 @@ class PerMessageDeflate:
         :raises zlib.error: if the bytes are not deflate.
         """
         room = min(room, sys.maxsize - 1)  # zlib takes no larger limit
-        out = b""
+        out = bytearray()  # there may be very many pieces
         position, step = 0, len(data)
         while position < len(data):
             inflater = self._inflater
@@ -167,7 +167,7 @@ class PerMessageDeflate:
                 position -= len(inflater.unused_data)
                 step = 256
                 self._inflater = None
-        return out
+        return bytes(out)
 
     def finish(self, room: int) -> bytes:
         """Inflate what is left at a message's end. Errors as for :meth:`inflate`."""

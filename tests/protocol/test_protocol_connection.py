@@ -626,6 +626,35 @@ def test_a_bomb_is_not_inflated(bomb: bytes, shape: str, opcode: int) -> None:
     assert peak < 8 << 20
 
 
+@pytest.mark.parametrize("shape", ["whole", "fragments", "empty end"])
+def test_compressed_messages_wait_where_there_is_no_room(shape: str) -> None:
+    client = ZlibClient()
+    wire = b""
+    for _ in range(5):
+        payload = client.deflate(bytes(1000))
+        if shape == "whole":
+            wire += client_frame(BINARY, payload, rsv=RSV1)
+        elif shape == "fragments":
+            wire += fragments(BINARY, [payload[:2], payload[2:]], rsv=RSV1)
+        else:
+            wire += fragments(BINARY, [payload, b""], rsv=RSV1)
+    protocol = Protocol(LIMIT, deflate())
+    assert protocol.receive(wire + close_frame(1000, b""), 1001) == [bytes(1000)] * 2
+    assert protocol.has_more
+    assert protocol.receive(b"", 2000) == [bytes(1000)] * 2
+    assert protocol.has_more
+    # With one more byte of the peer's, and all the room.
+    assert protocol.receive(b"x") == [bytes(1000), Close(1000, "")]
+    assert not protocol.has_more
+
+
+def test_plain_messages_need_no_room() -> None:
+    protocol = Protocol(LIMIT, deflate())
+    wire = client_frame(BINARY, bytes(1000)) + fragments(BINARY, [b"a", b"b"])
+    assert protocol.receive(wire, 1) == [bytes(1000), b"ab"]
+    assert not protocol.has_more
+
+
 # Compressed messages
 
 
