@@ -1101,9 +1101,10 @@ def test_a_closing_handshake_that_is_interrupted(app, sockets, serve, closes, ca
 
     with open_raw(serve(app), texts("close")) as sock:
         assert receive_exactly(sock, 7) == b"\x88\x05\x0f\xa0bye"
-        [(greenlet, loop)] = waiting
+        greenlet, loop = waiting.pop()
         # It waits for the peer's Close, as the loop runs.
         loop.run_callback_threadsafe(greenlet.throw, gevent.Timeout(7))
+        del greenlet
         wait_until(lambda: not sockets.clients, "it is gone")
         wait_until(lambda: closes, "on_close")
         assert closes == [(4000, "bye")]
