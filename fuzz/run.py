@@ -131,6 +131,7 @@ class Work:
         self.folder = folder.absolute()
         self.found = self._make("found", f"{target}-{self.build}")
         self.faults = self._make("faults", target)
+        self.words = self._make("found") / f"{target}-{self.build}.words"
         self.log = self._make("logs") / f"{target}-{self.build}.log"
 
     def _make(self, *names: str) -> pathlib.Path:
@@ -139,7 +140,8 @@ class Work:
         return path
 
     def found_by_all(self) -> list[pathlib.Path]:
-        return sorted((self.folder / "found").glob(f"{self.target}-*"))
+        folders = (self.folder / "found").glob(f"{self.target}-*")
+        return sorted(folder for folder in folders if folder.is_dir())
 
 
 def write_seeds(target: str, folder: pathlib.Path) -> None:
@@ -158,6 +160,9 @@ def fuzz(work: Work, seconds: int) -> int:
         folders.append(str(CORPUS / work.target))
     write_seeds(work.target, work.found)
     limits = [f"-max_total_time={seconds}", f"-artifact_prefix={work.faults}/"]
+    if words := getattr(load(work.target), "WORDS", ()):
+        work.words.write_text("".join(f"{quote(word)}\n" for word in words))
+        limits.append(f"-dict={work.words}")
     result = {
         "target": work.target,
         "build": work.build,
@@ -176,6 +181,11 @@ def fuzz(work: Work, seconds: int) -> int:
         print(f"{RESULT}{json.dumps(result)}", file=log)
     print(", ".join(f"{key}: {value}" for key, value in result.items()))
     return 0 if result["result"] == "clean" else 1
+
+
+def quote(word: str) -> str:
+    """A word as libFuzzer reads it."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in word.encode()) + '"'
 
 
 def fuzzer(target: str, *arguments: str) -> list[str]:

@@ -41,6 +41,13 @@ RIGHT = {
     "sec-websocket-version": "13",
 }
 SUBPROTOCOLS = ["v2", "chat"]
+#: What libFuzzer may put in as it is.
+WORDS = (
+    *(f"\n{name}:" for name in (*RIGHT, "sec-websocket-protocol", "origin", "cookie")),
+    *("\nsec-websocket-extensions:permessage-deflate;", "client_max_window_bits"),
+    *("client_no_context_takeover", "server_no_context_takeover", "server_max_window_bits="),
+    *("chat/", "loop/", "websocket", "Upgrade", "HTTP/1.1", KEY),
+)
 OPTIONS = Options()
 CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -71,6 +78,7 @@ def read_fields(lines: list[str]) -> dict[str, str]:
             continue
         if not colon:
             fields.pop(name, None)
+            added.discard(name)
         elif name in added:
             fields[name] = f"{fields[name]},{value}"  # as servers join what is repeated
         else:
