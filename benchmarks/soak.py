@@ -40,6 +40,7 @@ import run
 from measure import Server
 from measure import Work
 from visitors import Crowd
+from visitors import MOST
 from visitors import WrongAnswer
 
 MILLION = 1_000_000
@@ -66,7 +67,15 @@ SERVERS = {
     "pywsgi": Server("gevent's pywsgi", (sys.executable, str(_SCRIPT), "PORT"), ours=True),
     "gthread": Server(
         "gunicorn -k gthread",
-        (sys.executable, *_GUNICORN, "-k", "gthread", "--threads", "60", "soaked:create_app()"),
+        (
+            sys.executable,
+            *_GUNICORN,
+            "-k",
+            "gthread",
+            "--threads",
+            str(MOST),
+            "soaked:create_app()",
+        ),
         ("gunicorn",),
         ours=True,
     ),
@@ -121,6 +130,7 @@ def soak(server: Server, options: argparse.Namespace) -> dict[str, t.Any]:
         started = time.monotonic()
         error = None
         try:
+            crowd.fill()
             for number in range(1, options.samples + 1):
                 while crowd.messages < options.messages * number / options.samples:
                     crowd.step()

@@ -14,6 +14,8 @@ import zlib
 TIMEOUT = 30.0
 #: So many connections are open at most, but for those that wait to be given up.
 CROWD = 12
+#: With those.
+MOST = 20
 ROOMS = 4
 #: Bytes in flight, which must fit in the buffers of both ends.
 IN_FLIGHT = 30_000
@@ -196,15 +198,23 @@ class Crowd:
         weights = (4, 4, 4, 4, 3, 4, 1)
         self.chance.choices(kinds, weights)[0]()
 
+    def fill(self) -> None:
+        """As many at once as there can be, so that a server has all its threads from then on."""
+        for _ in range(MOST):
+            self._admit()
+        self.go()
+
     def come(self) -> None:
         if len(self.open) < CROWD:
-            path = f"/{self.chance.randrange(ROOMS)}"
-            deflates = self.chance.random() < 0.2
-            visitor = Visitor(self.port, path, deflates=deflates)
-            self.open.append(visitor)
-            visitor.echo(1, b"here")  # by then it is in its room
-            self.connections += 1
-            self.messages += 1
+            self._admit()
+
+    def _admit(self) -> None:
+        path = f"/{self.chance.randrange(ROOMS)}"
+        visitor = Visitor(self.port, path, deflates=self.chance.random() < 0.2)
+        self.open.append(visitor)
+        visitor.echo(1, b"here")  # by then it is in its room
+        self.connections += 1
+        self.messages += 1
 
     def talk(self) -> None:
         """An echo, again and again."""
