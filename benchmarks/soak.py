@@ -77,10 +77,6 @@ SERVERS = {
             "soaked:create_app()",
         ),
         ("gunicorn",),
-        # With an arena of malloc for each thread, what one allocates and another frees lies in
-        # pieces in all of them, and takes millions of messages to settle: 2 KiB for each 1,000
-        # of the first million, of a Flask app with plain requests as well.
-        environ=(("MALLOC_ARENA_MAX", "1"),),
         ours=True,
     ),
 }
