@@ -345,7 +345,10 @@ class Protocol:
                 data = self._deflate.finish(room)
             else:
                 data = self._deflate.inflate(data, room)
-        except TooBig:
+        except TooBig as error:
+            # Text may have been wrong before it was too big, which counts however it is cut.
+            if self._utf8 is not None:
+                self._check_utf8(self._utf8, error.data)
             raise self._too_big() from None
         except zlib.error:
             raise _Broken(CloseCode.INVALID_PAYLOAD, "the message is not deflate") from None

@@ -18,7 +18,13 @@ Parameters = t.Sequence[tuple[str, "str | None"]]
 
 
 class TooBig(Exception):
-    """A message grows past its limit while it is inflated."""
+    """A message grows past its limit while it is inflated.
+
+    :param data: what of the piece the limit has room for.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 class Options(t.NamedTuple):
@@ -159,7 +165,7 @@ class PerMessageDeflate:
             position += len(piece)
             out += inflater.decompress(piece, room - len(out) + 1)
             if len(out) > room:
-                raise TooBig
+                raise TooBig(bytes(out[:room]))
             if inflater.eof:
                 # A block with BFINAL ends the stream; what follows is a new one
                 # (RFC 7692, section 7.2.3.4). zlib copies what it leaves over, so
