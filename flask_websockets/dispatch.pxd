@@ -21,6 +21,7 @@ cdef class Session:
     cdef ConnectionContext _context
     cdef object _logged
 
+    @cython.locals(turns=int)
     cpdef int proceed(self, wait) except -1
     cdef _turn(self, attempt, argument)
     cdef bint _guarded(self, attempt, argument) except -1

@@ -96,11 +96,13 @@ class Session:
         """
         try:
             self.ws.take_in(wait)
-            for _ in range(_TURNS):
+            turns, attempt = _TURNS, self._attempt_message
+            while turns:
                 message = self.ws.take_message()
                 if message is None:
                     break
-                self._turn(self._attempt_message, message)
+                self._turn(attempt, message)
+                turns -= 1
         except Exception as error:
             # A RuntimeError: a task that a handler started receives in our place.
             self._fail(error)

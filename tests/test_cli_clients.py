@@ -31,6 +31,8 @@ def _runtime(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[None]:
     # Servers of these tests put their control sockets there.
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        monkeypatch.setenv("TMPDIR", folder)  # where those of other tests are otherwise
+        monkeypatch.setattr(tempfile, "tempdir", folder)
         yield
 
 

@@ -84,14 +84,18 @@ def compile_block(page: Path, block: Block) -> t.Any:
     return compile("\n" * block.line + block.text, str(page), "exec")
 
 
-def run_page(page: Path) -> dict[str, t.Any]:
-    """Run the ``python`` blocks of a page in order, in one namespace."""
+def run_page(page: Path, old: str = "", new: str = "") -> dict[str, t.Any]:
+    """Run the ``python`` blocks of a page in order, in one namespace.
+
+    :param old: what is to be replaced in them by *new*.
+    """
     module = types.ModuleType(f"page_{page.stem}")
     sys.modules[module.__name__] = module  # where dataclasses look
     namespace = module.__dict__
     for block in blocks(page):
         if block.runs:
-            exec(compile_block(page, block), namespace)
+            text = block.text.replace(old, new) if old else block.text
+            exec(compile_block(page, block._replace(text=text)), namespace)
     if "db" in namespace:
         databases.append((namespace["app"], namespace["db"]))
     return namespace

@@ -28,6 +28,8 @@ def chat(tmp_path, monkeypatch) -> Flask:
     spec.loader.exec_module(module)
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        monkeypatch.setenv("TMPDIR", folder)  # where those of other tests are otherwise
+        monkeypatch.setattr(tempfile, "tempdir", folder)
         yield module.app
 
 

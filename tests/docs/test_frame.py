@@ -117,8 +117,9 @@ def test_teardown_and_sessions(serve):
     assert client.recv() == "blue"
 
 
-def test_a_user_who_is_locked_or_logs_out(serve):
-    page = run_page(DOCS / "contexts.rst")
+def test_a_user_who_is_locked_or_logs_out(serve, tmp_path):
+    # In memory, all threads have one connection to the database, and its transaction.
+    page = run_page(DOCS / "contexts.rst", '"sqlite://"', f'"sqlite:///{tmp_path}/users"')
     app, db, User = page["app"], page["db"], page["User"]
 
     @app.post("/login/<int:id>")

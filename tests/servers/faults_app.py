@@ -35,6 +35,8 @@ FAULTS = {
 }
 
 app = Flask(__name__)
+# A descriptor and a thread less that come with the first connection and stay.
+app.config["WEBSOCKETS_CONTROL"] = False
 app.config["WEBSOCKETS_CLOSE_TIMEOUT"] = 2
 sockets = WebSockets(app, path="/<path:name>")
 sleep = time.sleep
