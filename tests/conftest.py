@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import typing as t
 
 import pytest
@@ -19,6 +20,11 @@ from flask_websockets import WebSockets
 if os.environ.get("CI"):
     # A program that a test needs and does not find is a failure, no reason to skip.
     os.environ["TESTS_REQUIRE_ALL"] = "1"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what it starts in the background ignore Ctrl-C, and all that is started by it:
+    # servers would not hear that of a test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

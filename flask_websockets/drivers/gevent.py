@@ -48,6 +48,9 @@ _READ_SIZE = 262144
 #: neither more often nor less often than this, in seconds.
 _SWEEPS, _SHORTEST_SWEEP, _LONGEST_SWEEP = 50, 0.02, 1.0
 
+#: Dispatcher greenlets that are kept for the next time that one is kept waiting.
+_SPARE: t.Final = 16
+
 #: Seconds that a task may take for what it does once it is killed.
 _TASK_END: t.Final = 1.0
 
@@ -407,9 +410,6 @@ class Dispatcher:
     by a handler another takes over, so that connections do not wait for each other.
     """
 
-    #: Greenlets that are kept for the next time that one is kept waiting.
-    _SPARE: t.Final = 16
-
     def __init__(self, hub: gevent.hub.Hub) -> None:
         self._hub = hub
         self._ready: deque[EventTransport] = deque()
@@ -488,7 +488,7 @@ class Dispatcher:
         while True:
             while ready:
                 self._step_next(current)
-            if len(idle) >= self._SPARE:
+            if len(idle) >= _SPARE:
                 return
             idle.append(current)
             try:
