@@ -31,6 +31,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def app() -> Flask:
     app = Flask("tests")
     app.secret_key = "not a secret"
+    # Thousands of apps would have a descriptor and a thread each.
+    app.config["WEBSOCKETS_CONTROL"] = False
     return app
 
 

@@ -51,7 +51,9 @@ def test_a_command_of_the_app_keeps_the_name(app: Flask) -> None:
     assert run_command(app).stdout == "mine\n"
 
 
-def test_commands_of_flask_still_work(app: Flask) -> None:
+def test_commands_of_flask_still_work(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Flask sets it for good, and an app.run() that inherits it does nothing.
+    monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
     WebSockets(app, path="/<name>")
     runner = app.test_cli_runner()
     result = runner.invoke(FlaskGroup(create_app=lambda: app), ["routes"])

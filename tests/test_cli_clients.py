@@ -26,6 +26,12 @@ from flask_websockets import ws
 from flask_websockets.cli import measure
 
 
+@pytest.fixture
+def app(app: Flask) -> Flask:
+    app.config["WEBSOCKETS_CONTROL"] = True
+    return app
+
+
 @pytest.fixture(autouse=True)
 def _runtime(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[None]:
     # Servers of these tests put their control sockets there.

@@ -25,6 +25,12 @@ from flask_websockets import ws
 THREAD = "flask-websockets-control"
 
 
+@pytest.fixture
+def app(app: Flask) -> Flask:
+    app.config["WEBSOCKETS_CONTROL"] = True
+    return app
+
+
 @pytest.fixture(autouse=True)
 def runtime(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Path]:
     """A folder for control sockets; its name is short, as theirs may not be long."""
