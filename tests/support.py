@@ -6,6 +6,7 @@ processes of their own are in ``tests/servers``.
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 import typing as t
@@ -29,6 +30,13 @@ def wait_until(condition: t.Callable[[], t.Any], what: str) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"never happened: {what}")
         time.sleep(0.005)
+
+
+def is_readable(file: t.Any, seconds: float) -> bool:
+    """Whether there is something to read within *seconds*; of any descriptor, unlike select(2)."""
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def run_command(app: Flask, *arguments: str, input: str | None = None, **options: t.Any) -> Result:

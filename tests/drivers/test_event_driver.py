@@ -9,7 +9,6 @@ import array
 import fcntl
 import gc
 import os
-import select
 import socket
 import struct
 import subprocess
@@ -30,6 +29,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text as sql
 from sqlalchemy.pool import QueuePool
 from support import GeventServer
+from support import is_readable
 from support import TIMEOUT
 from support import wait_until
 from websocket import ABNF
@@ -156,7 +156,7 @@ def receive_exactly(sock: socket.socket, size: int) -> bytes:
 
 def has_bytes(sock: socket.socket) -> bool:
     """Whether anything has arrived there. On the loopback what is sent has arrived."""
-    return bool(select.select([sock], [], [], 0)[0])
+    return is_readable(sock, 0)
 
 
 def reset(sock: socket.socket) -> None:

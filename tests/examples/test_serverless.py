@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import re
-import select
 import shutil
 import subprocess
 import threading
@@ -19,6 +18,7 @@ from flask import Flask
 from programs import Program
 from programs import ROOT
 from programs import TIMEOUT
+from support import is_readable
 from support import wait_until
 
 from flask_websockets import ConnectionClosed
@@ -50,7 +50,7 @@ class Terminal:
         deadline = time.monotonic() + TIMEOUT
         while text not in self._text:
             left = max(0.0, deadline - time.monotonic())
-            ready, _, _ = select.select([self._screen], [], [], left)
+            ready = is_readable(self._screen, left)
             try:
                 output = os.read(self._screen, 4096) if ready else b""
             except OSError:  # how Linux says that the program has ended

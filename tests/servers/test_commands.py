@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import re
-import select
 import stat
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from harness import COMMANDS
 from harness import HERE
 from harness import Process
 from harness import TIMEOUT
+from support import is_readable
 
 from flask_websockets import WebSockets
 
@@ -157,7 +157,7 @@ class Terminal:
             assert time.monotonic() < deadline, f"{text!r} did not come, but {self._seen!r}"
             if press:
                 self.type(press)
-            if select.select([self._master], [], [], 1)[0]:
+            if is_readable(self._master, 1):
                 try:
                     piece = os.read(self._master, 65536)
                 except OSError:
