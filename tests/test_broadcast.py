@@ -61,13 +61,17 @@ def join(server, *rooms, **options):
 
 def received(client):
     """All that comes until the server answers a Close."""
-    client.send(b"", ABNF.OPCODE_CLOSE)
+    # A broadcast of another thread may be delivered after what the client sends next.
+    client.ping()
     messages = []
     while True:
-        opcode, data = client.recv_data()
-        if opcode == ABNF.OPCODE_CLOSE:
+        opcode, data = client.recv_data(control_frame=True)
+        if opcode == ABNF.OPCODE_PONG:
+            client.send(b"", ABNF.OPCODE_CLOSE)
+        elif opcode == ABNF.OPCODE_CLOSE:
             return messages
-        messages.append(data.decode() if opcode == ABNF.OPCODE_TEXT else data)
+        else:
+            messages.append(data.decode() if opcode == ABNF.OPCODE_TEXT else data)
 
 
 # From anywhere
