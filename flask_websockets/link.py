@@ -321,22 +321,26 @@ class Link:
 
     def _receive(self, timeout: float | None) -> Message | None:
         deadline = None if timeout is None else monotonic() + timeout
-        while True:
-            self.require_open()
-            self._turns += 1
-            if self._turns == _TURNS:
-                # A loop whose peer is faster would never wait, nor let others run.
-                self._turns = 0
-                self._transport.give_way()
-            if self._inbox:
-                return self._inbox.pop()
+        self.require_open()
+        self._turns += 1
+        if self._turns == _TURNS:
+            # A loop whose peer is faster would never wait, nor let others run.
+            self._turns = 0
+            self._transport.give_way()
+        self._listen(deadline)
+        self.require_open()
+        return self._inbox.pop() if self._inbox else None
+
+    def _listen(self, deadline: float | None) -> None:
+        """Read until there is a message, or the time is up."""
+        while not self._inbox:
             self._settle()
             self.require_open()
             now = monotonic()
             if self._bucket is not None:
                 self._bucket.listen(now)
             if deadline is not None and now >= deadline and self._last_read >= deadline:
-                return None
+                return
             if not self._read(self._time_left(now, deadline)):
                 self._keep_alive()
             elif not self._inbox:
@@ -355,16 +359,6 @@ class Link:
         self.require_open()
         alarm.wait(max(0.0, deadline - monotonic()))
         self.require_open()
-
-    def _listen(self, deadline: float) -> None:
-        while not self._inbox:
-            self._settle()
-            self.require_open()
-            now = monotonic()
-            if now >= deadline:
-                return
-            if not self._read(self._time_left(now, deadline)):
-                self._keep_alive()
 
     def _time_left(self, now: float, deadline: float | None) -> float | None:
         times = [] if deadline is None else [deadline]
