@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import typing as t
+from contextlib import suppress
 
 #: The close codes of a server that stops, and of one that will be back at once.
 GOING_AWAY: t.Final = 1001
@@ -67,25 +68,27 @@ class Company:
         :param is_hurried: whether the server has been told again to stop.
         """
         is_first = self.code is None
-        if is_first:
-            self.code = code
-            members = list(self._members)
-            self._until = time.monotonic() + max((one.drain for one in members), default=0.0)
-            for member in members:
-                self._start(member.go_away, code)
-        self._wait(self._until, is_hurried)
+        with suppress(KeyboardInterrupt):
+            if is_first:
+                self._tell(code)
+            self._wait(self._until, is_hurried)
         for member in list(self._members):
             member.kill()  # its peer, or its handler, keeps it waiting
         before = 0
         while len(self._members) != before:  # some have ended; on_close of thousands takes a while
             before = len(self._members)
-            self._wait(time.monotonic() + 1, lambda: False)
+            with suppress(KeyboardInterrupt):
+                self._wait(time.monotonic() + 1, lambda: False)
         if is_first:
             self.code = None
 
+    def _tell(self, code: int) -> None:
+        self.code = code
+        members = list(self._members)
+        self._until = time.monotonic() + max((one.drain for one in members), default=0.0)
+        for member in members:
+            self._start(member.go_away, code)
+
     def _wait(self, deadline: float, is_hurried: t.Callable[[], bool]) -> None:
-        try:
-            while self._members and not is_hurried() and time.monotonic() < deadline:
-                self._sleep(_LOOK_INTERVAL)
-        except KeyboardInterrupt:
-            pass
+        while self._members and not is_hurried() and time.monotonic() < deadline:
+            self._sleep(_LOOK_INTERVAL)

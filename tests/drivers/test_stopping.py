@@ -27,6 +27,7 @@ from harness import open_raw
 from harness import Process
 
 import flask_websockets
+from flask_websockets.drivers.stopping import Company
 
 #: The time of the closing handshake in all that is started here.
 CLOSE_TIMEOUT = 1.0
@@ -316,7 +317,7 @@ def has_ended(pid: int) -> bool:
     """Whether a process is gone, or a zombie."""
     try:
         return not pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 
@@ -389,6 +390,31 @@ def test_a_second_ctrl_c_ends_it_at_once(start: t.Callable[..., Process], kind: 
     assert time.monotonic() - started < SOON
     assert farewells(server) == ["closed 1001 ''"]
     sock.close()
+
+
+def test_ctrl_c_while_some_have_not_been_told_yet():
+    codes = []
+
+    class Silent:
+        drain = 60.0
+
+        def go_away(self, code: int) -> None:
+            codes.append(code)
+
+        def kill(self) -> None:
+            company.leave(self)
+
+    def start(function: t.Callable[[int], None], code: int) -> None:
+        function(code)
+        raise KeyboardInterrupt
+
+    company = Company(start, time.sleep)
+    company.join(Silent())
+    company.join(Silent())
+    company.dismiss(1001, lambda: False)
+    assert len(company) == 0
+    assert codes == [1001]
+    assert company.code is None
 
 
 def test_ctrl_c_reaches_all_of_gunicorn(start: t.Callable[..., Process]):
