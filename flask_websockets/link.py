@@ -414,15 +414,15 @@ class Link:
 
         :return: the frames that answer Pings.
         """
-        pongs = []
+        pongs = bytearray()  # of very many Pings, a list would be twenty times as large
         for event in events:
             if isinstance(event, Ping):
-                pongs.append(Protocol.encode_pong(event.payload))
+                pongs += Protocol.encode_pong(event.payload)
             elif isinstance(event, Pong):
                 self._take_pong(event.payload)
             elif isinstance(event, (Close, Failure)):
                 self._ending = event
-        return b"".join(pongs)
+        return bytes(pongs)
 
     def _within_rate(self, events: list[t.Any], now: float) -> list[t.Any]:
         """The events up to the first that is one too many, which is the end."""
