@@ -27,6 +27,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish() -> None:
+    """Let the collection after each test look at what the test made, not at all modules."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def app() -> Flask:
     app = Flask("tests")

@@ -284,6 +284,7 @@ class EventTransport(GeventTransport):
         except OSError:
             return False  # there are no more of them
         handler.socket = None  # the server closes its own descriptor, and this one stays
+        handler.rfile.close()  # whose descriptor lives on for as long as this does
         self._socket = t.cast("socket.socket", _socket.socket(fileno=descriptor))
         self._descriptor = descriptor
         return True
