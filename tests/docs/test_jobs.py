@@ -324,12 +324,12 @@ def pytest_says(folder: Path, *command: str) -> str:
     """The last line of pytest on the files of *folder*, started by *command*."""
     done = subprocess.run(
         [sys.executable, *command, "-q", "-p", "no:cacheprovider", "-W", "error"]
-        + ["-p", "pytest_flask_websockets"],
+        + ["-p", "pytest_flask_websockets", "--live-server-wait", "30"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout.splitlines()[-1]
