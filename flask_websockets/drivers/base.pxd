@@ -12,6 +12,7 @@ cdef class Transport:
     cdef object _piece
     cdef int _flushers
     cdef public object _alarm
+    cdef public object _life
     cdef public bint _closed
     cdef public bint is_reading
     cdef object __weakref__
@@ -30,6 +31,8 @@ cdef class Transport:
     cpdef ring(self)
     cpdef bint is_here(self) except -1
     cpdef bint is_serving(self) except -1
+    cpdef _join(self)
+    cpdef _leave(self)
     cpdef _receive(self)
     cpdef Py_ssize_t _send(self, data) except -1
     @cython.locals(sent=Py_ssize_t)

@@ -119,6 +119,7 @@ class Transport:
         self._piece: bytes | memoryview = b""  # what of the outbox is being sent
         self._flushers = 0
         self._alarm: Alarm | None = None  # for most connections there is none
+        self._life: Life = ENDED  # until it is served
         self._closed = False
         self.is_reading = False
         sock.settimeout(0)
@@ -133,6 +134,8 @@ class Transport:
 
         :return: False if it goes on when this returns, and the server has forgotten it.
         """
+        self._life = life
+        self._join()
         try:
             try:
                 if life.start():
@@ -143,8 +146,14 @@ class Transport:
             finally:
                 life.end()
         finally:
+            self._life = ENDED
             self.close()
+            self._leave()  # last: a server that stops waits for it
         return True
+
+    def go_away(self, code: int) -> None:
+        """The server stops: start the closing handshake."""
+        self._life.go_away(code)
 
     def read(self, timeout: float | None) -> bytes | None:
         """Wait for bytes of the peer. Only one may read at a time.
@@ -328,6 +337,12 @@ class Transport:
         """Let other connections have a turn, where one that never waits would keep them
         from it."""
 
+    def _join(self) -> None:
+        """Let whoever stops the server call :meth:`go_away`."""
+
+    def _leave(self) -> None:
+        """It is over."""
+
     def _let_go(self) -> None:
         """Wait until nobody waits on the descriptor, which is shut down."""
         raise NotImplementedError
@@ -435,6 +450,34 @@ class Transport:
         piece = b"".join(outbox[:count])
         del outbox[:count]
         return piece
+
+
+class SharedTransport(Transport):
+    """Whoever sends or receives does so where it is; one lock keeps them apart."""
+
+    def __init__(self, sock: socket_module.socket, early: bytes = b"") -> None:
+        super().__init__(sock, early)
+        self._lock = threading.Lock()
+
+    def begin_reading(self) -> bool:
+        # Between a look and a mark another thread might come.
+        with self._lock:
+            return super().begin_reading()
+
+    def lock(self) -> None:
+        self._lock.acquire()
+
+    def unlock(self) -> None:
+        self._lock.release()
+
+    def is_here(self) -> bool:
+        return True
+
+    def call(self, function: t.Callable[..., T], *args: t.Any) -> T:
+        return function(*args)
+
+    def call_soon(self, function: t.Callable[[T], object], argument: T) -> None:
+        function(argument)
 
 
 def _deadline(seconds: float | None, until: float | None) -> float | None:

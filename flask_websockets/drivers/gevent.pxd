@@ -9,12 +9,11 @@ cdef class GeventTransport(Transport):
     cdef object _thread
     cdef object _greenlet
     cdef int _waiting
-    cdef object _life
     cdef object _company
     cdef set _tasks
 
-    cdef _join(self, life)
-    cdef _leave(self)
+    cpdef _join(self)
+    cpdef _leave(self)
 
 
 cdef class EventTransport(GeventTransport):

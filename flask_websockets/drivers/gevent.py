@@ -70,21 +70,8 @@ class GeventTransport(Transport):
         self._thread = _native_thread()
         self._greenlet = gevent.getcurrent()
         self._waiting = 0
-        self._life: Life = ENDED  # until it is served
         self._company: t.Any = None
         self._tasks: set[gevent.Greenlet[..., object]] | None = None
-
-    def serve(self, life: Life) -> bool:
-        self._join(life)
-        try:
-            return super().serve(life)
-        finally:
-            self._life = ENDED
-            self._leave()
-
-    def go_away(self, code: int) -> None:
-        """The server stops: start the closing handshake."""
-        self._life.go_away(code)
 
     def kill(self) -> None:
         """End the greenlet that serves it, by an exception: it waits for too long."""
@@ -145,8 +132,7 @@ class GeventTransport(Transport):
     def is_serving(self) -> bool:
         return gevent.getcurrent() is self._greenlet
 
-    def _join(self, life: Life) -> None:
-        self._life = life
+    def _join(self) -> None:
         self._company = company()
         if self._company is not None:
             self._company.join(self)
@@ -242,7 +228,8 @@ class EventTransport(GeventTransport):
         self._over: gevent.event.Event | None = None  # for a greenlet that waits for the end
 
     def serve(self, life: Life) -> bool:
-        self._join(life)
+        self._life = life
+        self._join()
         going = False
         try:
             going = life.start()

@@ -21,8 +21,7 @@ import greenlet
 from .base import Alarm
 from .base import Life
 from .base import READ_SIZE
-from .base import T
-from .base import Transport
+from .base import SharedTransport
 
 #: So many bytes are on their way to a client before whoever sends has to wait.
 BUFFER_SIZE: t.Final = 262144
@@ -142,7 +141,7 @@ class MemorySocket:
         return data
 
 
-class MemoryTransport(Transport):
+class MemoryTransport(SharedTransport):
     """Waits by handing over to whoever drives its exchange.
 
     Tasks of its handlers, in threads or greenlets of their own, wait for themselves.
@@ -157,7 +156,6 @@ class MemoryTransport(Transport):
         # Weak, so that a client that nobody closes can be found out.
         self._client: t.Callable[[], Client | None] = _nobody
         self._thread = _root(greenlet.getcurrent())
-        self._lock = threading.Lock()
         self._greenlet: t.Any = None
         self._driver: t.Any = None
         self._heard_end = False
@@ -187,27 +185,8 @@ class MemoryTransport(Transport):
             self._wait(_holds, None)
         return super().read(timeout)
 
-    def begin_reading(self) -> bool:
-        with self._lock:
-            return super().begin_reading()
-
     def flush_soon(self) -> None:
         pass  # the client's next step makes room, and pushes
-
-    def lock(self) -> None:
-        self._lock.acquire()
-
-    def unlock(self) -> None:
-        self._lock.release()
-
-    def is_here(self) -> bool:
-        return True
-
-    def call(self, function: t.Callable[..., T], *args: t.Any) -> T:
-        return function(*args)
-
-    def call_soon(self, function: t.Callable[[T], object], argument: T) -> None:
-        function(argument)
 
     def spawn(self, function: t.Callable[[], object]) -> None:
         threading.Thread(target=function, daemon=True).start()
