@@ -31,16 +31,6 @@ FLASK = [sys.executable, "-m", "flask"]
 PATCHED = "from gevent import monkey; monkey.patch_all(); from app import app\n"
 
 
-@pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Path]:
-    """A folder for control sockets; its name is short, as theirs may not be long."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        monkeypatch.setenv("TMPDIR", folder)  # where those of other tests are otherwise
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield Path(folder)
-
-
 @pytest.fixture(scope="module")
 def pywsgi(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Process]:
     """A server for those who only talk to it."""
@@ -151,12 +141,15 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def expect(self, text: str, press: str = "") -> None:
-        """Read until *text* comes, and *press* a key until then."""
-        deadline = time.monotonic() + 6 * TIMEOUT
+        """Read until *text* comes, and *press* a key every three seconds until then."""
+        started = time.monotonic()
+        pressed = 0
         while text not in self._seen:
-            assert time.monotonic() < deadline, f"{text!r} did not come, but {self._seen!r}"
-            if press:
+            waited = time.monotonic() - started
+            assert waited < 6 * TIMEOUT, f"{text!r} did not come, but {self._seen!r}"
+            if press and waited >= 3 * pressed:
                 self.type(press)
+                pressed += 1
             if is_readable(self._master, 1):
                 try:
                     piece = os.read(self._master, 65536)
