@@ -6,12 +6,15 @@ import gc
 import logging
 import os
 import signal
+import tempfile
 import typing as t
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask import has_app_context
 from support import GeventServer
+from support import serving
 from support import ThreadServer
 
 from flask_websockets import has_socket_context
@@ -63,16 +66,18 @@ def closes(sockets: WebSockets) -> list[tuple[int, str]]:
 @pytest.fixture(params=["threads", "gevent"])
 def serve(request: pytest.FixtureRequest) -> t.Iterator[t.Callable[[Flask], t.Any]]:
     """Start a server for an app; each test runs on both drivers."""
-    servers: list[t.Any] = []
+    with serving({"threads": ThreadServer, "gevent": GeventServer}[request.param]) as start:
+        yield start
 
-    def start(app: Flask) -> t.Any:
-        servers.append({"threads": ThreadServer, "gevent": GeventServer}[request.param](app))
-        return servers[-1]
 
-    yield start
-    for server in servers:
-        server.close_clients()
-        server.stop()
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Path]:
+    """A folder for control sockets; its name is short, as theirs may not be long."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        monkeypatch.setenv("TMPDIR", folder)  # where those of other tests are otherwise
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 @pytest.fixture

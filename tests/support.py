@@ -6,6 +6,7 @@ processes of their own are in ``tests/servers``.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 import time
@@ -20,6 +21,11 @@ from flask import Flask
 from gevent import pywsgi
 from werkzeug.serving import make_server
 
+from flask_websockets import WebSocket
+from flask_websockets import WebSockets
+
+S = t.TypeVar("S", bound="Server")
+
 TIMEOUT = 10.0
 
 
@@ -30,6 +36,34 @@ def wait_until(condition: t.Callable[[], t.Any], what: str) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"never happened: {what}")
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def serving(kind: t.Callable[[Flask], S]) -> t.Iterator[t.Callable[[Flask], S]]:
+    """Start servers of a kind for apps, and stop them all at the end."""
+    servers: list[S] = []
+
+    def start(app: Flask) -> S:
+        servers.append(kind(app))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close_clients()
+        server.stop()
+
+
+def configure(app: Flask, **config: t.Any) -> WebSockets:
+    """A WebSockets object on *app*, with keys of the configuration without prefix."""
+    app.config.update({f"WEBSOCKETS_{key.upper()}": value for key, value in config.items()})
+    return WebSockets(app)
+
+
+def the_connection(sockets: WebSockets) -> WebSocket:
+    """The only connection, once it is open."""
+    wait_until(lambda: len(sockets.clients) == 1, "the connection")
+    (connection,) = sockets.clients
+    return connection
 
 
 def is_readable(file: t.Any, seconds: float) -> bool:

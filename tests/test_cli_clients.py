@@ -5,7 +5,6 @@ import os
 import re
 import socket
 import sys
-import tempfile
 import threading
 import typing as t
 
@@ -17,6 +16,7 @@ from flask import Response
 from flask import session
 from support import failed_command
 from support import run_command
+from support import serving
 from support import ThreadServer
 from support import wait_until
 
@@ -25,6 +25,8 @@ from flask_websockets import WebSockets
 from flask_websockets import ws
 from flask_websockets.cli import measure
 
+pytestmark = pytest.mark.usefixtures("runtime")
+
 
 @pytest.fixture
 def app(app: Flask) -> Flask:
@@ -32,29 +34,11 @@ def app(app: Flask) -> Flask:
     return app
 
 
-@pytest.fixture(autouse=True)
-def _runtime(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[None]:
-    # Servers of these tests put their control sockets there.
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        monkeypatch.setenv("TMPDIR", folder)  # where those of other tests are otherwise
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield
-
-
 @pytest.fixture
 def serve() -> t.Iterator[t.Callable[[Flask], ThreadServer]]:
     """Start a server for an app; which one it is makes no difference to a command."""
-    servers: list[ThreadServer] = []
-
-    def start(app: Flask) -> ThreadServer:
-        servers.append(ThreadServer(app))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close_clients()
-        server.stop()
+    with serving(ThreadServer) as start:
+        yield start
 
 
 @pytest.fixture

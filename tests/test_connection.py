@@ -9,14 +9,13 @@ import urllib.request
 import gevent
 import pytest
 import websocket
-from flask import Flask
+from support import configure
+from support import the_connection
 from support import wait_until
 from websocket import ABNF
 
 from flask_websockets import ConnectionClosed
 from flask_websockets import copy_current_socket_context
-from flask_websockets import WebSocket
-from flask_websockets import WebSockets
 from flask_websockets import ws
 
 
@@ -28,19 +27,6 @@ def spawn(request: pytest.FixtureRequest):
         threading.Thread(target=function).start()
 
     return {"threads": start_thread, "gevent": gevent.spawn}[request.node.callspec.params["serve"]]
-
-
-def configure(app: Flask, **config) -> WebSockets:
-    """A WebSockets object on *app*, with keys of the configuration without prefix."""
-    app.config.update({f"WEBSOCKETS_{key.upper()}": value for key, value in config.items()})
-    return WebSockets(app)
-
-
-def the_connection(sockets: WebSockets) -> WebSocket:
-    """The only connection, once it is open."""
-    wait_until(lambda: len(sockets.clients) == 1, "the connection")
-    (connection,) = sockets.clients
-    return connection
 
 
 def wait_for_end(client):

@@ -24,21 +24,13 @@ from flask_websockets import ws
 
 THREAD = "flask-websockets-control"
 
+pytestmark = pytest.mark.usefixtures("runtime")
+
 
 @pytest.fixture
 def app(app: Flask) -> Flask:
     app.config["WEBSOCKETS_CONTROL"] = True
     return app
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Path]:
-    """A folder for control sockets; its name is short, as theirs may not be long."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        monkeypatch.setenv("TMPDIR", folder)  # where those of other tests are otherwise
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield Path(folder)
 
 
 @pytest.fixture

@@ -9,30 +9,18 @@ import time
 
 import gevent
 import pytest
+from support import configure
 from support import GeventServer
+from support import the_connection
 from support import TIMEOUT
 from support import wait_until
 from websocket import ABNF
 
 from flask_websockets import ConnectionClosed
-from flask_websockets import WebSockets
 from flask_websockets import ws
 
 SLOW = {"sockopt": [(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)]}
 MIB = 1 << 20
-
-
-def configure(app, **config) -> WebSockets:
-    """A WebSockets object on *app*, with keys of the configuration without prefix."""
-    app.config.update({f"WEBSOCKETS_{key.upper()}": value for key, value in config.items()})
-    return WebSockets(app)
-
-
-def the_connection(sockets):
-    """The only connection, once it is open."""
-    wait_until(lambda: len(sockets.clients) == 1, "the connection")
-    (connection,) = sockets.clients
-    return connection
 
 
 def fill(sockets, more=0) -> None:

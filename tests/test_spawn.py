@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import weakref
+from functools import partial
 
 import gevent
 import pytest
@@ -11,6 +12,7 @@ from flask import g
 from flask import got_request_exception
 from flask import request
 from support import GeventServer
+from support import serving
 from support import ThreadServer
 from support import TIMEOUT
 from support import wait_until
@@ -28,26 +30,15 @@ FOREVER = 3600
 @pytest.fixture
 def on_gevent(app):
     """Start the app on gevent; tests of what threads cannot do."""
-    yield from serving(GeventServer, app)
+    with serving(GeventServer) as start:
+        yield partial(start, app)
 
 
 @pytest.fixture
 def on_threads(app):
     """The same on threads."""
-    yield from serving(ThreadServer, app)
-
-
-def serving(kind, app):
-    servers = []
-
-    def start():
-        servers.append(kind(app))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close_clients()
-        server.stop()
+    with serving(ThreadServer) as start:
+        yield partial(start, app)
 
 
 # What a task is given

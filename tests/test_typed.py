@@ -14,6 +14,7 @@ import pytest
 from flask import jsonify
 from msgspec import Meta
 from msgspec import Struct
+from support import serving
 from support import ThreadServer
 from test_dispatch import replies
 from test_dispatch import the_error
@@ -161,16 +162,8 @@ class ModelOrder(pydantic.BaseModel, extra="forbid"):
 @pytest.fixture
 def serve():
     """On one driver: types are the same on both."""
-    servers = []
-
-    def start(app):
-        servers.append(ThreadServer(app))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close_clients()
-        server.stop()
+    with serving(ThreadServer) as start:
+        yield start
 
 
 def read(message, *types):

@@ -6,7 +6,6 @@ import importlib.util
 import re
 import shlex
 import sys
-import tempfile
 
 import pytest
 from flask import Flask
@@ -18,7 +17,7 @@ PAGE = ROOT / "docs/cli.rst"
 
 
 @pytest.fixture
-def chat(tmp_path, monkeypatch) -> Flask:
+def chat(tmp_path, runtime, monkeypatch) -> Flask:
     """The page's app, in the current folder."""
     (tmp_path / "chat.py").write_text(files(PAGE)["chat.py"])
     monkeypatch.chdir(tmp_path)
@@ -26,11 +25,7 @@ def chat(tmp_path, monkeypatch) -> Flask:
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "chat", module)
     spec.loader.exec_module(module)
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        monkeypatch.setenv("TMPDIR", folder)  # where those of other tests are otherwise
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield module.app
+    return module.app
 
 
 def shown(command: str) -> tuple[list[str], str]:

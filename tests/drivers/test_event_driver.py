@@ -28,8 +28,11 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text as sql
 from sqlalchemy.pool import QueuePool
+from support import configure
 from support import GeventServer
 from support import is_readable
+from support import serving
+from support import the_connection
 from support import TIMEOUT
 from support import wait_until
 from websocket import ABNF
@@ -37,7 +40,6 @@ from websocket import ABNF
 import flask_websockets
 from flask_websockets import copy_current_socket_context
 from flask_websockets import WebSocket
-from flask_websockets import WebSockets
 from flask_websockets import ws
 
 TEXT, CLOSE, PING = 0x1, 0x8, 0x9
@@ -48,16 +50,8 @@ Serve = t.Callable[[Flask], GeventServer]
 @pytest.fixture
 def serve() -> t.Iterator[Serve]:
     """Start gevent's server for an app."""
-    servers: list[GeventServer] = []
-
-    def start(app: Flask) -> GeventServer:
-        servers.append(GeventServer(app))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close_clients()
-        server.stop()
+    with serving(GeventServer) as start:
+        yield start
 
 
 @pytest.fixture(autouse=True)
@@ -90,19 +84,6 @@ def gate() -> t.Iterator[Gate]:
     gate = Gate()
     yield gate
     gate.open()
-
-
-def configure(app: Flask, **config: t.Any) -> WebSockets:
-    """A WebSockets object on *app*, with keys of the configuration without prefix."""
-    app.config.update({f"WEBSOCKETS_{key.upper()}": value for key, value in config.items()})
-    return WebSockets(app)
-
-
-def the_connection(sockets: WebSockets) -> WebSocket:
-    """The only connection, once it is open."""
-    wait_until(lambda: len(sockets.clients) == 1, "the connection")
-    (connection,) = sockets.clients
-    return connection
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
