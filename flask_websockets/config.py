@@ -62,9 +62,26 @@ class Config:
         return None if self.ping_interval is None else self.ping_interval + self.ping_timeout
 
 
+def _is_count(value: t.Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_names(value: t.Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+
+
+def _one_of(*words: str) -> t.Callable[[t.Any], str]:
+    def read(value: t.Any) -> str:
+        if value in words:
+            return t.cast(str, value)
+        raise ValueError(" or ".join(map(repr, words)))
+
+    return read
+
+
 def _size(value: t.Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
+    if _is_count(value):
+        return t.cast(int, value)
     raise ValueError("a number of bytes above 0")
 
 
@@ -103,12 +120,6 @@ def _rate_limit(value: t.Any) -> tuple[float, float] | None:
     )
 
 
-def _slow_client(value: t.Any) -> str:
-    if value in ("close", "drop"):
-        return t.cast(str, value)
-    raise ValueError("'close' or 'drop'")
-
-
 def _switch(value: t.Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -119,7 +130,7 @@ def _subprotocols(value: t.Any) -> tuple[str, ...]:
     if value is None:
         return ()
     sentence = "a list of subprotocol names, which are tokens without spaces and commas"
-    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+    if not _is_names(value):
         raise ValueError(sentence)
     for name in value:
         try:
@@ -140,7 +151,7 @@ def _allowed_origins(value: t.Any) -> tuple[str, ...]:
         "None for the origin of the request itself, a list of others such as "
         "'https://example.org', with no path and no '*' in them, or '*' for all"
     )
-    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+    if not _is_names(value):
         raise ValueError(sentence)
     try:
         return tuple(normalize_origin(one) for one in value)
@@ -151,15 +162,9 @@ def _allowed_origins(value: t.Any) -> tuple[str, ...]:
 def _max_connections(value: t.Any) -> int | None:
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
+    if _is_count(value):
+        return t.cast(int, value)
     raise ValueError("a number of connections above 0, or None for no limit")
-
-
-def _regex(value: t.Any) -> str:
-    if value in ("re", "re2"):
-        return t.cast(str, value)
-    raise ValueError("'re' or 're2'")
 
 
 def _compression(value: t.Any) -> Options | None:
@@ -189,13 +194,13 @@ _READERS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "ping_timeout": _seconds,
     "compression": _compression,
     "send_buffer": _size,
-    "slow_client": _slow_client,
+    "slow_client": _one_of("close", "drop"),
     "close_timeout": _seconds,
     "drain_timeout": _seconds,
     "rate_limit": _rate_limit,
     "subprotocols": _subprotocols,
     "allowed_origins": _allowed_origins,
     "max_connections": _max_connections,
-    "regex": _regex,
+    "regex": _one_of("re", "re2"),
     "control": _switch,
 }
