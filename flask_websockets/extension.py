@@ -97,6 +97,10 @@ class _AppState:
             )
 
 
+def _state(app: Flask) -> _AppState:
+    return t.cast(_AppState, app.extensions[_EXTENSION])
+
+
 class WebSockets:
     """One socket endpoint and its handlers.
 
@@ -435,14 +439,7 @@ class WebSockets:
             add(rule)
 
     def _view(self, rule: _Rule) -> t.Any:
-        return Endpoint(
-            self._handlers,
-            lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).rooms[self],
-            lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).config,
-            lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).places,
-            rule.loop,
-            lambda app: t.cast(_AppState, app.extensions[_EXTENSION]).open_control(app),
-        )
+        return Endpoint(self._handlers, _state, lambda app: _state(app).rooms[self], rule.loop)
 
     # Handlers
 
@@ -505,9 +502,9 @@ class WebSockets:
         if has_app_context():
             app = current_app._get_current_object()  # type: ignore[attr-defined]
             if app in self._apps:
-                return t.cast(_AppState, app.extensions[_EXTENSION]).rooms[self]
+                return _state(app).rooms[self]
         if len(self._apps) == 1:
-            return t.cast(_AppState, self._apps[0].extensions[_EXTENSION]).rooms[self]
+            return _state(self._apps[0]).rooms[self]
         if not self._apps:
             raise RuntimeError("This WebSockets object is attached to no app. Call init_app(app).")
         raise RuntimeError(

@@ -130,15 +130,23 @@ class Handshake:
             self._places = None
 
 
+class AppState(t.Protocol):
+    """What an app has, as far as a handshake is concerned."""
+
+    config: Config
+    places: Places
+
+    def open_control(self, app: Flask) -> None:
+        """Called when a handshake is accepted: commands may want to reach the connection."""
+
+
 class Endpoint:
     """The view of one rule: the handlers that its connections get.
 
     :param handlers: those of the ``WebSockets`` object.
-    :param rooms: gives the rooms of the app that is asked.
-    :param config: gives the configuration of that app.
-    :param places: gives the places for connections of that app.
+    :param state: gives what the app that is asked has.
+    :param rooms: gives the object's rooms of that app.
     :param loop: the handler of a ``route``.
-    :param accepted: called with that app when a handshake is accepted.
     """
 
     # Flask reads these of a view function.
@@ -147,24 +155,21 @@ class Endpoint:
     def __init__(
         self,
         handlers: Handlers,
+        state: t.Callable[[Flask], AppState],
         rooms: t.Callable[[Flask], Rooms[WebSocket]],
-        config: t.Callable[[Flask], Config],
-        places: t.Callable[[Flask], Places],
         loop: Handler | None = None,
-        accepted: t.Callable[[Flask], None] = lambda app: None,
     ) -> None:
         #: For lists of what is registered.
         self.handlers = handlers
+        self._state = state
         self._rooms = rooms
-        self._config = config
-        self._places = places
         self.loop = loop
-        self._accepted = accepted
 
     def __call__(self, **values: t.Any) -> t.Any:
         """Answer the handshake. *values* are the variables of the URL."""
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        config = self._config(app)
+        state = self._state(app)
+        config, places = state.config, state.places
         check_request(request)
         check_origin(request, config.allowed_origins)
         offered = _read(request, "Sec-WebSocket-Protocol", split_tokens)
@@ -174,9 +179,9 @@ class Endpoint:
             raise _server_unsupported(app)
         if handshake.lease.is_stopping:
             raise Unavailable("The server is about to stop.")
-        places = self._places(app)
         handshake.take_place(places)
-        ws = WebSocket(config, self._rooms(app), tuple(offered))
+        rooms = self._rooms(app)
+        ws = WebSocket(config, rooms, tuple(offered))
         ws.subprotocol = next((name for name in config.subprotocols if name in offered), None)
         refusal = self._before_open(app, ws, values)
         if refusal is not None:
@@ -204,7 +209,7 @@ class Endpoint:
             self.handlers,
             current_request_context(),
             values,
-            Clients(self._rooms(app)),
+            Clients(rooms),
             places.give_back,
             self.loop,
         )
@@ -212,7 +217,7 @@ class Endpoint:
             session, Protocol(config.max_message_size, deflate), request.environ
         )
         if handshake.lease.transport is None:
-            self._accepted(app)
+            state.open_control(app)
         return response
 
     def _before_open(self, app: Flask, ws: WebSocket, values: t.Mapping[str, t.Any]) -> t.Any:
