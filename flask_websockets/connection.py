@@ -15,6 +15,7 @@ from .link import State
 from .protocol import CloseCode
 from .protocol import Protocol
 from .protocol.close import encode_close
+from .protocol.frames import check_ping
 from .rooms import Envelope
 from .rooms import Message
 from .rooms import Rooms
@@ -147,8 +148,7 @@ class WebSocket:
         :param payload: at most 125 bytes that the Pong repeats.
         :raises ValueError: if it is longer.
         """
-        if len(payload) > 125:
-            raise ValueError(f"A Ping carries at most 125 bytes, not {len(payload)}.")
+        check_ping(payload)
         self._opened().ping(payload)
 
     # Opening and closing

@@ -33,6 +33,7 @@ from .protocol import Pong
 from .protocol.client import agree
 from .protocol.client import ClientProtocol
 from .protocol.client import OFFER
+from .protocol.frames import check_ping
 from .protocol.handshake import accept_key
 from .rooms import Message
 
@@ -196,8 +197,7 @@ class Connection:
         :raises ValueError: if *payload* is longer.
         """
         __tracebackhide__ = True
-        if len(payload) > 125:
-            raise ValueError(f"A Ping carries at most 125 bytes, not {len(payload)}.")
+        check_ping(payload)
         self._run()
         self._require_open()
         self._pongs.clear()

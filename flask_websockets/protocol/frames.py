@@ -38,6 +38,15 @@ def encode_frame(opcode: int, payload: bytes, *, compressed: bool = False) -> by
     return bytes((first, 127)) + size.to_bytes(8, "big") + payload
 
 
+def check_ping(payload: bytes) -> None:
+    """Judge the payload of a Ping.
+
+    :raises ValueError: if it is longer than a control frame's may be.
+    """
+    if len(payload) > MAX_CONTROL_SIZE:
+        raise ValueError(f"A Ping carries at most {MAX_CONTROL_SIZE} bytes, not {len(payload)}.")
+
+
 def encode_message(data: str | bytes) -> bytes:
     """Build the frame of a whole message: str as text, bytes as binary.
 
