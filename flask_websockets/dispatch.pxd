@@ -17,9 +17,8 @@ cdef class Session:
     cdef object _clients
     cdef object _give_back
     cdef object _loop
-    cdef object _path
+    cdef object _errors
     cdef ConnectionContext _context
-    cdef object _logged
 
     @cython.locals(turns=int)
     cpdef int proceed(self, wait) except -1

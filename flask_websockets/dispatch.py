@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 import typing as t
 from contextlib import ExitStack
 from dataclasses import fields
@@ -11,11 +10,12 @@ from functools import partial
 from types import GeneratorType
 
 from flask import Flask
-from flask import got_request_exception
 from flask import Response
 
 from .connection import WebSocket
 from .context import ConnectionContext
+from .drivers.base import TURNS
+from .errors import ErrorLog
 from .exceptions import ConnectionClosed
 from .exceptions import InvalidMessage
 from .handlers import Handler
@@ -29,9 +29,6 @@ from .rooms import Clients
 from .rooms import Message
 
 T = t.TypeVar("T")
-
-#: So many messages are handled before other connections have a turn.
-_TURNS: t.Final = 32
 
 
 class Session:
@@ -65,10 +62,8 @@ class Session:
         self._clients = clients
         self._give_back = give_back
         self._loop = loop
-        self._path = request.request.path
+        self._errors = ErrorLog(app, ws.id, request.request.path)
         self._context = ConnectionContext(app, request, ws)
-        # Several, as turns may be within one another or beside: see ConnectionContext.run.
-        self._logged: list[BaseException] = []
 
     # The connection's life, for the driver
 
@@ -96,7 +91,7 @@ class Session:
         """
         try:
             self.ws.take_in(wait)
-            turns, attempt = _TURNS, self._attempt_message
+            turns, attempt = TURNS, self._attempt_message
             while turns:
                 message = self.ws.take_message()
                 if message is None:
@@ -121,7 +116,7 @@ class Session:
         """End the connection in whatever state: tasks, ``on_close``, rooms, the last bytes."""
         # Each step whatever becomes of the one before.
         with ExitStack() as steps:
-            steps.callback(self._logged.clear)  # their tracebacks refer to all of this
+            steps.callback(self._errors.clear)
             steps.callback(self._give_back)
             steps.callback(self.ws.hang_up)
             steps.callback(self.ws.leave_all)
@@ -147,7 +142,7 @@ class Session:
 
     def _fail(self, error: Exception) -> None:
         """What is ours failed, between two turns."""
-        self._log(error)
+        self._errors.log(error)
         self.ws.close(CloseCode.INTERNAL_ERROR)
 
     # One turn: a context, some of the user's code, and what it raises
@@ -169,7 +164,7 @@ class Session:
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            self._log_once(error)  # a teardown function's, unless it is logged
+            self._errors.log(error)
             return False
         return True
 
@@ -202,7 +197,7 @@ class Session:
         except ConnectionClosed:
             raise
         except BaseException as failure:
-            self._note(failure)
+            self._errors.note(failure)
             raise
         finally:
             del error  # its traceback may refer to this frame
@@ -214,23 +209,8 @@ class Session:
         except ConnectionClosed:
             raise
         except BaseException as error:
-            self._note(error)
+            self._errors.note(error)
             raise
-
-    def _note(self, error: BaseException) -> None:
-        """Log *error* within the turn, for loggers that look at the request."""
-        if not is_interrupt(error):
-            self._log(error)
-            self._logged.append(error)
-
-    def _log_once(self, error: BaseException) -> None:
-        for logged in self._logged:
-            if logged is error:
-                return
-        self._log(error)
-
-    def _log(self, error: BaseException) -> None:
-        log_exception(self.app, self.ws.id, self._path, error)
 
     # What is done in a turn
 
@@ -329,30 +309,6 @@ class Session:
             return encode(reply, None if incoming is None else incoming.message)
         id = None if incoming is None else incoming.id()
         return self.app.json.dumps(reply if id is None else _with_id(reply, id))
-
-
-def log_exception(app: Flask, id: str, path: str, error: BaseException) -> None:
-    """Log *error* with its traceback and tell who watches, as Flask does for views.
-
-    :param id: that of the connection.
-    :param path: of its URL.
-    """
-    # A newline of the client's must not begin a line of the log.
-    _write(app, "Exception on socket %s of %s", error, id, repr(path)[1:-1])
-    try:
-        got_request_exception.send(app, _async_wrapper=app.ensure_sync, exception=error)
-    except BaseException as failure:
-        if is_interrupt(failure):
-            raise
-        _write(app, "A receiver of got_request_exception failed", failure)
-
-
-def _write(app: Flask, sentence: str, error: BaseException, *args: object) -> None:
-    try:
-        app.logger.error(sentence, *args, exc_info=(type(error), error, error.__traceback__))
-    except Exception:
-        # A filter or handler of the logger's; its context is the error that it got.
-        traceback.print_exc()
 
 
 def response_message(response: Response, name: str) -> Message:

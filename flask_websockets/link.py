@@ -19,6 +19,7 @@ from .drivers.base import BUSY
 from .drivers.base import IDLE
 from .drivers.base import OVER
 from .drivers.base import Transport
+from .drivers.base import TURNS
 from .exceptions import ConnectionClosed
 from .protocol import Close
 from .protocol import CloseCode
@@ -37,8 +38,6 @@ _LOOK_INTERVAL = 0.05
 #: So many bytes of replies are collected before they are sent.
 _REPLIES: t.Final = 262144
 
-#: After so many messages in a row, who receives lets others have a turn.
-_TURNS: t.Final = 32
 #: Of what comes compressed, messages of about so many bytes are inflated before the first of
 #: them is handled.
 _INFLATED: t.Final = 262144
@@ -323,8 +322,8 @@ class Link:
         deadline = None if timeout is None else monotonic() + timeout
         self.require_open()
         self._turns += 1
-        if self._turns == _TURNS:
-            # A loop whose peer is faster would never wait, nor let others run.
+        if self._turns == TURNS:
+            # A loop whose peer is faster would never wait.
             self._turns = 0
             self._transport.give_way()
         self._listen(deadline)

@@ -9,7 +9,7 @@ import typing as t
 
 from .context import current_socket_context
 from .context import SocketContext
-from .dispatch import log_exception
+from .errors import ErrorLog
 from .exceptions import ConnectionClosed
 from .handlers import refuse_async
 from .interrupts import is_interrupt
@@ -50,7 +50,7 @@ class Task:
         self._function = function
         self._args = args
         self._kwargs = kwargs
-        self._logged: BaseException | None = None
+        self._errors = ErrorLog(context.app, context.ws.id, context.path)
 
     def run(self) -> None:
         """Call the function within its contexts; close the connection if it fails."""
@@ -62,9 +62,8 @@ class Task:
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            if error is not self._logged:
-                self._log(error)  # a teardown function's
-            self._logged = None
+            self._errors.log(error)
+            self._errors.clear()
             self._context.ws.close(CloseCode.INTERNAL_ERROR)
 
     def _call(self) -> None:
@@ -73,12 +72,5 @@ class Task:
         except ConnectionClosed:
             raise
         except BaseException as error:
-            if not is_interrupt(error):
-                # Here and not above: loggers can see the request.
-                self._log(error)
-                self._logged = error
+            self._errors.note(error)
             raise
-
-    def _log(self, error: BaseException) -> None:
-        context = self._context
-        log_exception(context.app, context.ws.id, context.path, error)

@@ -31,7 +31,7 @@ LAYERS = [
     ["patterns"],
     ["connection"],
     ["link"],
-    ["rooms", "config", "rate"],
+    ["rooms", "config", "rate", "errors"],
     ["protocol", "drivers"],
     ["exceptions", "interrupts", "_build"],
 ]

@@ -28,8 +28,8 @@ OVER: t.Final = 0  # it ends
 IDLE: t.Final = 1  # it waits for bytes
 BUSY: t.Final = 2  # it has something to do already
 
-#: After so many steps in a row others have a turn.
-_TURNS: t.Final = 32
+#: After so many messages or steps of one connection others have a turn.
+TURNS: t.Final = 32
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -358,7 +358,7 @@ class Transport:
         while (state := life.proceed(True)) != OVER:
             turns += 1
             # Where bytes are always there it may never have waited.
-            if state == BUSY or turns % _TURNS == 0:
+            if state == BUSY or turns % TURNS == 0:
                 self.give_way()
 
     # The socket
