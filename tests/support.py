@@ -157,8 +157,6 @@ class GeventServer(Server):
             started.set()
             self._stop.wait()
             self._server.stop(timeout=TIMEOUT)
-            gevent.idle()  # gevent closes a socket that was waited for in the next turn
-            self._hub.destroy(destroy_loop=True)  # it has descriptors
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
